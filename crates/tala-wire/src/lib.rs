@@ -21,6 +21,30 @@
 //! a reader of the fixed part never looks at them. A *legacy segment* has the fixed part only; it
 //! is read for what it has.
 //!
+//! ```
+//! use tala_core::{Intent, IntentId, SegmentId};
+//! use tala_wire::{Row, SegmentReader, SegmentWriter};
+//!
+//! let intent = Intent {
+//!     id: IntentId::random(),
+//!     timestamp: 42,
+//!     raw_command: "cargo build".to_owned(),
+//!     embedding: vec![0.5; 8],
+//!     context_hash: 7,
+//!     parent_ids: vec![],
+//!     outcome: None,
+//!     confidence: 0.95,
+//! };
+//! let mut writer = SegmentWriter::new(8)?;
+//! writer.push(&Row::of(&intent, 1))?;
+//! let bytes = writer.finish(SegmentId(1), 1_700_000_000_000_000_000)?;
+//!
+//! let reader = SegmentReader::open(bytes)?;
+//! let row = reader.find(intent.id).expect("it was pushed");
+//! assert_eq!(reader.row(row)?.into_intent(), intent);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Reading order of the source: [`header`], [`Row`], the writer, `directory`, `footer`, the reader.
 
 #![forbid(unsafe_code)]

@@ -133,6 +133,23 @@ fn hostile_counts_under_right_checksums_are_refused() {
 }
 
 #[test]
+fn regions_that_overlap_are_refused_at_their_field() {
+    let bytes = sample(3, 4).encode();
+    let directory = u64::from_le_bytes(bytes[88..96].try_into().unwrap()) as usize;
+    let changes = directory + 8 + 24 * 3 + 8;
+    // Each of them in the place of the columns, which is a region's right place otherwise.
+    for at in [56, 64, 72, 80, 88, changes] {
+        let mut hostile = bytes.clone();
+        hostile[at..at + 8].copy_from_slice(&128_u64.to_le_bytes());
+        reseal(&mut hostile);
+        match SegmentReader::open(&hostile) {
+            Err(WireError::Damaged { offset, .. }) => assert_eq!(offset, at as u64),
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn tables_that_contradict_each_other_are_refused_where_they_do() {
     let bytes = sample(3, 4).encode();
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;

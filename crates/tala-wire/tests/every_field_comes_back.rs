@@ -122,6 +122,18 @@ fn a_segment_of_nothing() {
 }
 
 #[test]
+fn many_threads_read_one_segment() {
+    // Three blocks of embeddings, which the threads check at the same time.
+    let contents = sample(1_000, 48);
+    let reader = SegmentReader::open(contents.encode()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| check(&contents, &reader));
+        }
+    });
+}
+
+#[test]
 fn the_largest_dimension() {
     let contents = sample(tala_wire::DIM_MAX, 3);
     check(&contents, &SegmentReader::open(contents.encode()).unwrap());

@@ -1,1 +1,8 @@
 //! The storage engine of TALA.
+
+#![warn(missing_docs)]
+#![allow(dead_code, unused_imports, reason = "the engine that uses these rooms comes next")]
+
+mod bytes;
+mod files;
+mod numbers;

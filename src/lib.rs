@@ -6,3 +6,4 @@
 mod bytes;
 mod files;
 mod numbers;
+mod wal;

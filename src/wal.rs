@@ -3,8 +3,15 @@
 //! The room owns the bytes of a log record, the files that hold them, and the judgement of what a
 //! log that was found on disk means. It knows nothing of segments, indexes or the engine.
 //!
-//! Reading order: `record` (bytes and records).
+//! Reading order: `record` (bytes and records), `scan` (records after a damaged place), `replay`
+//! (what a log file holds and how it ended).
 
 mod record;
+mod replay;
+mod scan;
 
 pub(crate) use record::{BadFrame, BatchPlace, Encoded, LogOp, Mark, Stamp};
+pub(crate) use replay::{
+    Bound, Damage, Ending, Expected, LogContents, LogEnd, LogRecord, read_log, synced_proof,
+};
+pub(crate) use scan::IntactFrames;

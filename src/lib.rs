@@ -7,3 +7,5 @@ mod bytes;
 mod files;
 mod numbers;
 mod wal;
+
+pub use wal::{Wal, WalEntry, replay_wal};

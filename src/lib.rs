@@ -6,6 +6,7 @@
 mod bytes;
 mod files;
 mod numbers;
+mod segment;
 mod wal;
 
 pub use wal::{Wal, WalEntry, replay_wal};

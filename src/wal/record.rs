@@ -49,7 +49,8 @@
 //!
 //! The tail of an insert is 62 bytes without parents and outcome. No tail has a length that is a
 //! power of two (62 + 16 p, 75 + 16 p, 59, 46 and 54 are none), so that no single flipped bit of a
-//! length turns a checked record into a valid frame without a tail.
+//! length cuts the tail off a record and leaves a valid frame without one; and a length that makes
+//! the tail a part of the command makes the command no UTF-8.
 //!
 //! Everything but the sequence number, file and synced number is known before the record has its
 //! place in the log. So [`Encoded`] is made, and most of its CRC computed, on the thread of the

@@ -71,7 +71,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         numbers::SeqNo,
-        wal::record::{BatchPlace, Encoded, Mark, Stamp},
+        wal::record::{BatchPlace, Encoded, InsertFields, Mark, Stamp, floats},
     };
     use tala_core::IntentId;
 
@@ -94,6 +94,33 @@ pub(crate) mod tests {
         };
         assert_eq!(found(None), [(3, 4), (90, 5), (172, 6)]);
         assert_eq!(found(Some(FileNumber(9))), [(3, 4), (172, 6)]);
+    }
+
+    #[test]
+    fn a_record_inside_another_is_not_found() {
+        // An embedding is any bytes, also those of a record.
+        let mut inner = removal(9, 1);
+        inner.resize(inner.len().next_multiple_of(4), 0);
+        let fields = InsertFields {
+            id: &[1; 16],
+            timestamp: 0,
+            embedding: &floats(&inner),
+            command: "",
+            context_hash: 0,
+            confidence: 0.0,
+            parent_ids: &[],
+            outcome: None,
+        };
+        let mut bytes = Vec::new();
+        let stamp = Stamp { seq: SeqNo(1), file: FileNumber(1), synced: SeqNo(0) };
+        let outer = Encoded::insert_fields(fields, BatchPlace::SINGLE).unwrap();
+        outer.stamp_into(&mut bytes, stamp);
+        let found =
+            |bytes: &[u8]| IntactFrames::new(bytes, 0, None).map(|(at, _)| at).collect::<Vec<_>>();
+        assert_eq!(found(&bytes), [0]);
+        // Where the outer record is damaged it is found, which errs on the careful side.
+        bytes[5] ^= 1;
+        assert_eq!(found(&bytes), [32]);
     }
 
     /// Bytes in which many frames have lengths that add up and one trailer in common, and none

@@ -154,10 +154,8 @@ impl<W: Write> Poisoning<W> {
 
 impl<W: Write> Drop for Poisoning<W> {
     fn drop(&mut self) {
-        if !self.is_over {
-            // There is no one to tell.
-            let _ = self.flush();
-        }
+        // There is no one to tell. After a failure this writes nothing.
+        let _ = self.flush();
     }
 }
 

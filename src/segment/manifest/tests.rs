@@ -99,6 +99,10 @@ fn a_newer_version_is_told_from_damage() {
 #[test]
 fn hostile_counts_are_refused() {
     let good = sample().encode().unwrap();
+    // Two legacy entries, both there.
+    let two = [&good[..good.len() - 20], &[0; 16], &[0; 16], &[0; 4]].concat();
+    let error = decode(&patched(&two, 56, &[2])).unwrap_err();
+    assert!(error.to_string().contains("lengths"), "{error}");
     for at in [40, 48, 56] {
         for count in [u64::MAX, u64::MAX / 40 + 2, u64::MAX / 32 + 2, 1 << 59, 4, 0] {
             let bytes = patched(&good, at, &count.to_le_bytes());

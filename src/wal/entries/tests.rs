@@ -79,6 +79,15 @@ fn zeros_after_a_legacy_log_are_its_end() {
 }
 
 #[test]
+fn zeros_in_a_torn_record_do_not_pass_for_a_later_one() {
+    // The length of an empty record, and then the zeros that make one.
+    let torn = [&1000_u32.to_le_bytes()[..], &[7; 60], &32_u32.to_le_bytes(), &[0; 60]].concat();
+    let log = read_legacy(&[legacy_log(1..=2), torn].concat()).unwrap();
+    assert_are(&log.entries, 1..=2);
+    assert_eq!(log.torn_at, Some(legacy_log(1..=2).len() as u64));
+}
+
+#[test]
 fn a_legacy_record_that_an_intact_one_follows_is_damage() {
     let record_len = legacy_record(1).len();
     // The lengths of the second of three records: payload, dimension, command.

@@ -99,12 +99,6 @@ impl<'a> FixedFrame<'a> {
         })()
         .ok_or(BadFrame::Lengths)
     }
-
-    /// Whether the record ends as records with a tail end.
-    pub(crate) fn has_trailer_magic(&self) -> bool {
-        let end = self.bytes.last_chunk::<8>();
-        end.is_some_and(|end| end[..3] == MAGIC)
-    }
 }
 
 /// A record that may be one: lengths and trailer agree, the checksum has not been computed.

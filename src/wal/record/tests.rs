@@ -227,4 +227,28 @@ fn fields_that_contradict_each_other_have_no_meaning() {
         bytes[covered..].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(decode_frame(&bytes).unwrap_err(), BadFrame::Meaning, "{at} = {value}");
     }
+    // The length of the tail, in the trailer.
+    let mut bytes = good.clone();
+    let covered = bytes.len() - 4;
+    bytes[covered - 8] += 1;
+    let crc = crc32c(&bytes[..covered]);
+    bytes[covered..].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(decode_frame(&bytes).unwrap_err(), BadFrame::Lengths);
+
+    let last = Stamp { seq: SeqNo(u64::MAX), ..stamp(9) };
+    assert_eq!(decode_frame(&bytes_of(&removal, last)).unwrap_err(), BadFrame::Meaning);
+    // A change with a command, a change with more bytes than it has fields, a mark in a batch.
+    let fields = no_fields(&[1; 16]);
+    let named = InsertFields { command: "x", ..fields };
+    let place = BatchPlace { index: 0, len: 2 };
+    for (fields, kind, place, extra) in [
+        (named, KIND_REMOVAL, BatchPlace::SINGLE, 0),
+        (fields, KIND_REMOVAL, BatchPlace::SINGLE, 1),
+        (fields, KIND_CLOSED, place, 0),
+    ] {
+        let mut record = Encoded::begin(&fields, kind, place, extra).unwrap();
+        record.bytes.extend(std::iter::repeat_n(0, extra as usize));
+        let bytes = bytes_of(&record.sealed(), stamp(9));
+        assert_eq!(decode_frame(&bytes).unwrap_err(), BadFrame::Meaning, "{kind} {place:?}");
+    }
 }

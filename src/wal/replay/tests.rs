@@ -218,6 +218,15 @@ fn a_mark_protects_the_last_batch() {
 }
 
 #[test]
+fn nothing_follows_a_mark_not_even_the_next_record() {
+    let builder = Builder::new(1).batch(1, true).mark(Mark::Closed).batch(1, true);
+    let damage = read_log(&builder.bytes, &expected(1, 0)).unwrap_err();
+    let found = (damage.evidence, damage.at, damage.until);
+    let marked_at = builder.ends[2].0 as u64;
+    assert_eq!(found, (Evidence::AfterMark, marked_at, marked_at));
+}
+
+#[test]
 fn later_records_that_prove_nothing_leave_a_torn_end() {
     // One synced batch, then three written and never synced; of those, sectors reached the disk
     // in any order.
@@ -284,6 +293,13 @@ fn records_out_of_their_batch_do_not_count() {
         builder.push(&Encoded::insert(&intent(SeqNo(2)), second).unwrap(), FILE);
         assert_holds(&read_log(&builder.bytes, &expected(1, 0)).unwrap(), 1, SeqNo(kept));
     }
+    // A batch does not change its length on the way.
+    let mut builder = Builder::new(1);
+    let first = BatchPlace { index: 0, len: 3 };
+    builder.push(&Encoded::insert(&intent(SeqNo(1)), first).unwrap(), FILE);
+    builder.push(&Encoded::insert(&intent(SeqNo(2)), places[2]).unwrap(), FILE);
+    assert_holds(&read_log(&builder.bytes, &expected(1, 0)).unwrap(), 1, SeqNo(0));
+    // Nor does it begin with its second record.
     let mut builder = Builder::new(1);
     builder.push(&Encoded::insert(&intent(SeqNo(1)), places[2]).unwrap(), FILE);
     assert_holds(&read_log(&builder.bytes, &expected(1, 0)).unwrap(), 1, SeqNo(0));

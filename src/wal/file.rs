@@ -1,0 +1,334 @@
+//! The log of a store on disk: numbered files, one of them open for appending.
+//!
+//! This file owns writing and syncing. What is written, and when it has to be synced, is the
+//! caller's business.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tala_core::{StorageOperation, TalaError};
+
+use crate::{
+    files::{create_new, sync_dir},
+    numbers::FileNumber,
+};
+
+/// Name of the log file with this number, such as `log_000001.wal`.
+pub(crate) fn log_name(number: FileNumber) -> String {
+    format!("log_{:06}.wal", number.0)
+}
+
+/// The number in the name of a log file, or `None` for any other name.
+pub(crate) fn parse_log_name(name: &str) -> Option<FileNumber> {
+    let digits = name.strip_prefix("log_")?.strip_suffix(".wal")?;
+    let number = FileNumber(digits.parse().ok()?);
+    // Only the name that would be written counts, so that no two names have one number.
+    (log_name(number) == name).then_some(number)
+}
+
+/// Where a log writer puts its bytes.
+///
+/// A failure is final: after it nothing is known about what is on disk, and every later call
+/// reports the same error.
+pub(crate) trait LogFile: Send {
+    /// Hands `bytes` to the operating system, all of them, after everything appended before.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), TalaError>;
+
+    /// Makes everything appended so far durable.
+    fn sync(&mut self) -> Result<(), TalaError>;
+
+    /// Creates the file `next` and makes its name durable, without going on there yet. Before a
+    /// mark that names the next file is written, that file must exist: a mark that says so of a
+    /// missing file means that a file was lost.
+    fn prepare(&mut self, next: FileNumber) -> Result<(), TalaError>;
+
+    /// Goes on in the file `next`, created first unless it was prepared. The caller has synced
+    /// the old one.
+    fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError>;
+
+    /// Number of the file that is appended to.
+    fn number(&self) -> FileNumber;
+
+    /// Bytes appended to that file.
+    fn len(&self) -> u64;
+}
+
+/// A log file being written.
+#[derive(Debug)]
+struct OpenLog {
+    file: File,
+    path: PathBuf,
+    number: FileNumber,
+}
+
+impl OpenLog {
+    fn create(dir: &Path, number: FileNumber) -> Result<Self, Failure> {
+        let path = dir.join(log_name(number));
+        let file =
+            create_new(&path).map_err(|error| failure(StorageOperation::Create, &path, error))?;
+        sync_dir(dir).map_err(|error| match error {
+            TalaError::Storage { operation, path, source } => Failure { operation, path, source },
+            other => failure(StorageOperation::Sync, dir, io::Error::other(other)),
+        })?;
+        Ok(Self { file, path, number })
+    }
+}
+
+/// The parts of a [`TalaError::Storage`], which is reported more than once.
+#[derive(Clone, Debug)]
+struct Failure {
+    operation: StorageOperation,
+    path: PathBuf,
+    source: Arc<io::Error>,
+}
+
+fn failure(operation: StorageOperation, path: &Path, source: io::Error) -> Failure {
+    Failure { operation, path: path.to_owned(), source: Arc::new(source) }
+}
+
+impl From<Failure> for TalaError {
+    fn from(failure: Failure) -> Self {
+        let Failure { operation, path, source } = failure;
+        Self::Storage { operation, path, source }
+    }
+}
+
+/// Log files in a directory.
+#[derive(Debug)]
+pub(crate) struct DiskLog {
+    dir: PathBuf,
+    open: OpenLog,
+    len: u64,
+    prepared: Option<OpenLog>,
+    failed: Option<Failure>,
+}
+
+impl DiskLog {
+    /// Creates the log file `number` in `dir`, and makes its name durable.
+    ///
+    /// # Errors
+    /// [`TalaError::Storage`], also where the file exists.
+    pub(crate) fn create(dir: &Path, number: FileNumber) -> Result<Self, TalaError> {
+        let open = OpenLog::create(dir, number)?;
+        Ok(Self { dir: dir.to_owned(), open, len: 0, prepared: None, failed: None })
+    }
+
+    /// Path of the file that is appended to.
+    pub(crate) fn path(&self) -> &Path {
+        &self.open.path
+    }
+
+    /// Runs `step` unless something failed before, and remembers its failure.
+    fn guarded(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), TalaError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone().into());
+        }
+        step(self).map_err(|failed| {
+            self.failed = Some(failed.clone());
+            failed.into()
+        })
+    }
+}
+
+impl LogFile for DiskLog {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), TalaError> {
+        self.guarded(|log| {
+            let OpenLog { file, path, .. } = &log.open;
+            file.write_all_at(bytes, log.len)
+                .map_err(|error| failure(StorageOperation::Write, path, error))?;
+            log.len += bytes.len() as u64;
+            Ok(())
+        })
+    }
+
+    fn sync(&mut self) -> Result<(), TalaError> {
+        self.guarded(|log| {
+            let OpenLog { file, path, .. } = &log.open;
+            file.sync_data().map_err(|error| failure(StorageOperation::Sync, path, error))
+        })
+    }
+
+    fn prepare(&mut self, next: FileNumber) -> Result<(), TalaError> {
+        self.guarded(|log| {
+            if log.prepared.as_ref().is_none_or(|prepared| prepared.number != next) {
+                log.prepared = Some(OpenLog::create(&log.dir, next)?);
+            }
+            Ok(())
+        })
+    }
+
+    fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError> {
+        self.guarded(|log| {
+            log.open = match log.prepared.take() {
+                Some(prepared) if prepared.number == next => prepared,
+                _ => OpenLog::create(&log.dir, next)?,
+            };
+            log.len = 0;
+            Ok(())
+        })
+    }
+
+    fn number(&self) -> FileNumber {
+        self.open.number
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+/// The log of a store that is kept in memory only: it counts, and keeps nothing.
+#[derive(Debug)]
+pub(crate) struct NullLog {
+    number: FileNumber,
+    len: u64,
+}
+
+impl NullLog {
+    /// An empty log with this number.
+    pub(crate) const fn new(number: FileNumber) -> Self {
+        Self { number, len: 0 }
+    }
+}
+
+impl LogFile for NullLog {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), TalaError> {
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), TalaError> {
+        Ok(())
+    }
+
+    fn prepare(&mut self, _next: FileNumber) -> Result<(), TalaError> {
+        Ok(())
+    }
+
+    fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError> {
+        *self = Self::new(next);
+        Ok(())
+    }
+
+    fn number(&self) -> FileNumber {
+        self.number
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::files::read_whole;
+
+    #[test]
+    fn names_and_numbers_are_one_to_one() {
+        for (number, name) in [(1, "log_000001.wal"), (1_234_567, "log_1234567.wal")] {
+            assert_eq!(log_name(FileNumber(number)), name);
+            assert_eq!(parse_log_name(name), Some(FileNumber(number)));
+        }
+        for name in [
+            "log_1.wal",
+            "log_0000001.wal",
+            "log_+00001.wal",
+            "log_000001.wal.tmp",
+            "log_.wal",
+            "log_99999999999999999999.wal",
+            "current.wal",
+        ] {
+            assert_eq!(parse_log_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn bytes_go_to_the_file_that_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = DiskLog::create(dir.path(), FileNumber(1)).unwrap();
+        log.append(b"ab").unwrap();
+        log.append(b"c").unwrap();
+        log.sync().unwrap();
+        assert_eq!((log.number(), log.len()), (FileNumber(1), 3));
+        log.prepare(FileNumber(2)).unwrap();
+        log.prepare(FileNumber(2)).unwrap();
+        log.append(b"d").unwrap();
+        log.rotate(FileNumber(2)).unwrap();
+        log.append(b"e").unwrap();
+        assert_eq!((log.number(), log.len()), (FileNumber(2), 1));
+        log.rotate(FileNumber(3)).unwrap();
+        log.sync().unwrap();
+        for (number, content) in [(1, &b"abcd"[..]), (2, b"e"), (3, b"")] {
+            let path = dir.path().join(log_name(FileNumber(number)));
+            assert_eq!(read_whole(&path).unwrap(), content);
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn an_existing_file_is_never_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("log_000001.wal"), b"precious").unwrap();
+        let error = DiskLog::create(dir.path(), FileNumber(1)).unwrap_err();
+        assert!(
+            matches!(&error, TalaError::Storage { operation: StorageOperation::Create, source, .. }
+                if source.kind() == io::ErrorKind::AlreadyExists),
+            "{error}"
+        );
+        assert_eq!(read_whole(&dir.path().join("log_000001.wal")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn after_a_failure_every_call_reports_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("log_000002.wal"), b"").unwrap();
+        let mut log = DiskLog::create(dir.path(), FileNumber(1)).unwrap();
+        let first = log.rotate(FileNumber(2)).unwrap_err().to_string();
+        for later in
+            [log.append(b"x"), log.sync(), log.prepare(FileNumber(3)), log.rotate(FileNumber(3))]
+        {
+            assert_eq!(later.unwrap_err().to_string(), first);
+        }
+        assert_eq!(read_whole(log.path()).unwrap(), b"");
+        assert!(!dir.path().join("log_000003.wal").exists());
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_of_the_write() {
+        // A device that takes no bytes stands in for the full disk.
+        let path = PathBuf::from("/dev/full");
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let open = OpenLog { file, path, number: FileNumber(1) };
+        let mut log =
+            DiskLog { dir: PathBuf::from("/dev"), open, len: 0, prepared: None, failed: None };
+        let error = log.append(b"x").unwrap_err();
+        assert!(
+            matches!(&error, TalaError::Storage { operation: StorageOperation::Write, source, .. }
+                if source.kind() == io::ErrorKind::StorageFull),
+            "{error}"
+        );
+        assert_eq!(log.sync().unwrap_err().to_string(), error.to_string());
+    }
+
+    #[test]
+    fn a_log_in_memory_counts_and_keeps_nothing() {
+        let mut log = NullLog::new(FileNumber(1));
+        log.append(b"abc").unwrap();
+        log.sync().unwrap();
+        assert_eq!((log.number(), log.len()), (FileNumber(1), 3));
+        log.prepare(FileNumber(2)).unwrap();
+        log.rotate(FileNumber(2)).unwrap();
+        assert_eq!((log.number(), log.len()), (FileNumber(2), 0));
+    }
+}

@@ -1,7 +1,25 @@
 //! Vectors in memory and the search among them.
+//!
+//! One thread (the writer) appends rows to the [`arena`]; one thread (the builder) links them into
+//! the [`graph`] in row order; any number of threads search both at the same time, without a lock.
+//! This room knows rows, distances and sequence numbers; it knows nothing of logs, segments,
+//! mailboxes or files.
+//!
+//! Reading order: [`columns`] and [`rows`] (storage that grows without moving), [`arena`] (a row:
+//! vector, identity, life), [`metric`], [`graph`] (HNSW, reading side), [`walk`] (the beam),
+//! [`link`] and [`repair`] (HNSW, writing side), [`search`] (a whole query).
 
 pub(crate) mod arena;
 mod columns;
+pub(crate) mod graph;
+pub(crate) mod link;
+pub(crate) mod metric;
+mod repair;
 mod rows;
+pub(crate) mod search;
+mod walk;
+
+#[cfg(test)]
+mod graph_tests;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,3 +5,4 @@ mod distance;
 #[allow(dead_code)]
 mod index;
 mod sync;
+

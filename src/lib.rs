@@ -4,5 +4,7 @@
 mod distance;
 #[allow(dead_code)]
 mod index;
+mod query_engine;
 mod sync;
 
+pub use query_engine::QueryEngine;

@@ -22,4 +22,6 @@ mod walk;
 #[cfg(test)]
 mod graph_tests;
 #[cfg(test)]
+mod recall_tests;
+#[cfg(test)]
 pub(crate) mod testing;

@@ -92,29 +92,32 @@ pub(crate) fn euclidean(a: &[f32], b: &[f32]) -> f32 {
     }
 }
 
-/// Whether two vectors point the same way, to within 1e-6 of their length: the same direction at
-/// another scale, give or take rounding. The similarities of such two to any third vector differ
-/// by at most 1e-6.
-pub(crate) fn same_direction(a: Vector<'_>, b: Vector<'_>) -> bool {
-    let norm_of = |vector: Vector<'_>| {
-        let square = f64::from(vector.squared_norm);
-        if square.is_nan() {
-            dot_scalar(vector.values, vector.values).sqrt()
-        } else {
-            square.sqrt()
-        }
-    };
-    if a.is_zero() || b.is_zero() {
-        return false;
+/// Distance below which one minus the similarity is more rounding error than distance.
+const COSINE_DISTANCE_ROUNDED: f32 = 1e-5;
+
+/// Cosine distance, `1 - similarity`, in `[0, 2]`: exact for near directions as well.
+///
+/// One minus an f32 near 1 comes in steps of 6e-8, so the rows of a dense clump would seem to be all
+/// at the same place, and a graph of them falls apart. For such the distance is computed from the
+/// difference of the normalised vectors: half its square.
+pub(crate) fn cosine_distance(a: Vector<'_>, b: Vector<'_>) -> f32 {
+    let distance = 1.0 - similarity(a, b);
+    if distance > COSINE_DISTANCE_ROUNDED {
+        return distance;
     }
-    let (norm_a, norm_b) = (norm_of(a), norm_of(b));
-    let square: f64 = a
+    // Near directions have a similarity, so neither vector is zero.
+    let (scale_a, scale_b) = (1.0 / norm_scalar(a), 1.0 / norm_scalar(b));
+    let differences = a
         .values
         .iter()
         .zip(b.values)
-        .map(|(x, y)| (f64::from(*x) / norm_a - f64::from(*y) / norm_b).powi(2))
-        .sum();
-    square <= 1e-12
+        .map(|(x, y)| f64::from(*x) * scale_a - f64::from(*y) * scale_b);
+    (differences.map(|difference| difference * difference).sum::<f64>() / 2.0) as f32
+}
+
+/// The norm, exact to f64: differences of normalised vectors need more than the f32 sum.
+fn norm_scalar(vector: Vector<'_>) -> f64 {
+    dot_scalar(vector.values, vector.values).sqrt()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -194,9 +197,24 @@ mod tests {
             let scaled: Vec<f32> = a.iter().map(|v| v * scale).collect();
             let got = similarity(Vector::new(&scaled), Vector::new(&b));
             assert!((got - expected).abs() < 1e-6, "scale {scale}: {got} for {expected}");
-            assert!(same_direction(Vector::new(&scaled), Vector::new(&a)), "scale {scale}");
+            let distance = cosine_distance(Vector::new(&scaled), Vector::new(&a));
+            assert!(distance < 1e-13, "scale {scale}: {distance} from itself");
         }
-        assert!(!same_direction(Vector::new(&a), Vector::new(&b)));
+    }
+
+    #[test]
+    fn cosine_distance_tells_near_directions_apart() {
+        // At an angle of t from (1, 0) the distance is t^2 / 2 to within a twelfth of t^4 / 2.
+        let a = [1.0, 0.0];
+        for angle in [1e-6_f32, 1e-5, 1e-4, 1e-3, 4e-3, 5e-3, 1e-2] {
+            let b = [7.0 * angle.cos(), 7.0 * angle.sin()];
+            let got = cosine_distance(Vector::new(&a), Vector::new(&b));
+            let expected = angle * angle / 2.0;
+            // Above the threshold the rounding of the similarity is what is left.
+            assert!(
+                (got - expected).abs() < 1e-4 * expected + if angle > 4e-3 { 1e-7 } else { 0.0 }
+            );
+        }
     }
 
     #[test]

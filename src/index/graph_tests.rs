@@ -172,6 +172,23 @@ fn ten_thousand_equal_vectors_answer_by_id_and_leave_the_others_findable() {
     assert!(share >= 0.97, "recall {share} beside equal vectors");
 }
 
+/// Vectors that differ from one of a few by so little that one minus their similarity is a rounding
+/// error in f32, and by too much to be twins.
+#[test]
+fn nearly_equal_vectors_are_no_islands() {
+    let mut random = Random::new(18);
+    let centers = random.clustered(20, 32, 20);
+    let vectors: Vec<Vec<f32>> = (0..3_000)
+        .map(|i| centers[i % 20].iter().map(|v| v * (1.0 + 3e-5 * random.float())).collect())
+        .collect();
+    let world = build::<Cosine>(&vectors, PARAMS);
+    assert!(world.graph.graph().stats().nodes > 2_900);
+    let lost = unreachable_share(&world);
+    assert!(lost <= 0.001, "{lost} of all rows cannot be reached");
+    let share = recall(&world, &vectors[..100], 10, 64);
+    assert!(share >= 0.95, "recall {share}");
+}
+
 /// Ten thousand replacements of one id among `others`, each with what `next` gives.
 fn replace_ten_thousand_times(mut next: impl FnMut(&mut Random) -> Vec<f32>) {
     let mut random = Random::new(14);

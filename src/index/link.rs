@@ -175,7 +175,7 @@ impl<M: Metric> GraphWriter<M> {
                 candidates.push(found);
             }
             candidates.reverse();
-            if let Some(twin) = self.twin(vector, seen.nearest) {
+            if let Some(twin) = self.twin(seen.nearest) {
                 plan.writes.push(twin_write(&graph, row, vector, twin));
                 return Ok(plan);
             }
@@ -210,13 +210,10 @@ impl<M: Metric> GraphWriter<M> {
         })
     }
 
-    /// The nearest node met, if `vector` is its twin.
-    fn twin(&self, vector: Vector<'_>, nearest: Option<Key>) -> Option<u32> {
-        let nearest = nearest?;
-        let node = self.graph.arena.vector(RowId(nearest.row()))?;
-        (self.state(nearest.row()) != State::Condemned
-            && M::are_twins(vector, node, nearest.distance()))
-        .then_some(nearest.row())
+    /// The nearest node met, if it is a twin.
+    fn twin(&self, nearest: Option<Key>) -> Option<u32> {
+        let nearest = nearest.filter(|nearest| M::are_twins(nearest.distance()))?.row();
+        (self.state(nearest) != State::Condemned).then_some(nearest)
     }
 
     /// Plans the lists of a new node and the links back to it (algorithm 1).

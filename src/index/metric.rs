@@ -14,8 +14,8 @@ pub(crate) trait Metric: Send + Sync + 'static {
     /// allows over its whole range.
     fn cost(a: Vector<'_>, b: Vector<'_>) -> f32;
 
-    /// Whether nothing is gained by telling `a` and `b` apart during a walk. `distance` is theirs.
-    fn are_twins(a: Vector<'_>, b: Vector<'_>, distance: f32) -> bool;
+    /// Whether nothing is gained by telling two rows at this distance apart during a walk.
+    fn are_twins(distance: f32) -> bool;
 
     /// Whether `vector` is at the same distance from everything, so that a graph cannot place it.
     fn is_placeless(vector: Vector<'_>) -> bool;
@@ -28,7 +28,7 @@ impl Metric for Cosine {
     const TWIN_SLACK: f32 = 2e-6;
 
     fn distance(a: Vector<'_>, b: Vector<'_>) -> f32 {
-        1.0 - distance::similarity(a, b)
+        distance::cosine_distance(a, b)
     }
 
     /// The similarity, negated: `1 - similarity` would round small similarities away.
@@ -36,9 +36,9 @@ impl Metric for Cosine {
         -distance::similarity(a, b)
     }
 
-    fn are_twins(a: Vector<'_>, b: Vector<'_>, distance: f32) -> bool {
-        // The first test is cheap and passes for all that the second one would.
-        distance <= 1e-6 && distance::same_direction(a, b)
+    /// Within an angle of 1e-6: the same direction at another scale, give or take rounding.
+    fn are_twins(distance: f32) -> bool {
+        distance <= 0.5e-12
     }
 
     fn is_placeless(vector: Vector<'_>) -> bool {
@@ -60,7 +60,7 @@ impl Metric for Euclidean {
         Self::distance(a, b)
     }
 
-    fn are_twins(_: Vector<'_>, _: Vector<'_>, distance: f32) -> bool {
+    fn are_twins(distance: f32) -> bool {
         distance == 0.0
     }
 

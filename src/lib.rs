@@ -1,12 +1,77 @@
-//! The storage engine of TALA.
+//! The storage engine of TALA: a write-ahead log for durability, a hot buffer that becomes
+//! immutable TBF segments, an HNSW index for search by meaning, and maps for look-ups by id and by
+//! time. See `ARCHITECTURE.md` for how it works inside.
+//!
+//! [`StorageEngine`] is the engine: open it, clone the handle into as many threads as you like,
+//! and use it through [`tala_core::IntentStore`] and its own methods. [`EngineOptions`] has every
+//! limit and choice. [`StorageMetrics`] tells what it does.
+//!
+//! ```
+//! use tala_core::{Intent, IntentId, IntentStore, Outcome, Status, TimeRange};
+//! use tala_store::StorageEngine;
+//!
+//! let engine = StorageEngine::in_memory(8, 1000);
+//!
+//! let intent = Intent {
+//!     id: IntentId::random(),
+//!     timestamp: 42,
+//!     raw_command: "cargo build".to_string(),
+//!     embedding: vec![0.1; 8],
+//!     context_hash: 7,
+//!     parent_ids: vec![],
+//!     outcome: None,
+//!     confidence: 0.95,
+//! };
+//!
+//! let id = engine.insert(intent).unwrap();
+//! let retrieved = engine.get(id).unwrap().unwrap();
+//! assert_eq!(retrieved.raw_command, "cargo build");
+//!
+//! // Attach an outcome
+//! engine.attach_outcome(id, Outcome {
+//!     status: Status::Success,
+//!     latency_ns: 1000,
+//!     exit_code: 0,
+//! }).unwrap();
+//!
+//! // Temporal query
+//! let results = engine.query_temporal(TimeRange { start: 0, end: 100 }).unwrap();
+//! assert_eq!(results.len(), 1);
+//! ```
+//!
+//! The parts are public too, for those who need one alone: [`Wal`] and [`replay_wal`],
+//! [`HotBuffer`], [`QueryEngine`].
 
-#![warn(missing_docs)]
-#![allow(dead_code, unused_imports, reason = "the engine that uses these rooms comes next")]
-
+// In reading order: what is shared, the rooms, the facade.
 mod bytes;
+mod door;
+mod entry;
 mod files;
-mod numbers;
+mod ids;
+mod mapping;
+mod options;
+
+mod sync;
+
+mod actor;
+mod gate;
+
+mod metrics;
+
+mod distance;
+mod index;
 mod segment;
 mod wal;
 
+mod engine;
+mod query_engine;
+
+pub use engine::{
+    Query, RecoveryReport, RecoveryWarning, StorageEngine, StoreStats, VerifyReport, stored_dim,
+    verify,
+};
+pub use metrics::{LockStats, StorageMetrics};
+pub use options::{Durability, EngineOptions, OpenProgress};
+pub use query_engine::QueryEngine;
+pub use segment::HotBuffer;
 pub use wal::{Wal, WalEntry, replay_wal};

@@ -5,7 +5,7 @@
 //!
 //! Reading order: `record` (bytes and records), `scan` (records after a damaged place), `replay`
 //! (what a log file holds and how it ended), `entries` (logs as other programs see them), `file`
-//! (a log on disk), `standalone` (a log outside every store).
+//! (a log on disk), `writer` (the actor that owns it), `standalone` (a log outside every store).
 
 mod entries;
 mod file;
@@ -13,6 +13,7 @@ mod record;
 mod replay;
 mod scan;
 mod standalone;
+mod writer;
 
 pub use entries::{WalEntry, replay_wal};
 pub use standalone::Wal;
@@ -24,3 +25,6 @@ pub(crate) use replay::{
     Bound, Damage, Ending, Expected, LogContents, LogEnd, LogRecord, read_log, synced_proof,
 };
 pub(crate) use scan::IntactFrames;
+pub(crate) use writer::{
+    CommitSink, Cut, Log, PreparedOp, Staged, WalActor, WalLetter, WriteRequest,
+};

@@ -33,7 +33,7 @@ use tala_core::{SegmentId, StorageOperation, TalaError};
 use crate::{
     bytes::Fields,
     files::{read_all, write_atomically},
-    numbers::{FileNumber, SeqNo},
+    ids::{FileNumber, SeqNo},
 };
 
 /// Name of the file in its directory.
@@ -131,6 +131,24 @@ impl Manifest {
             logs: Vec::new(),
             legacy: None,
         }
+    }
+
+    /// The last sequence number that segments cover; [`SeqNo::ZERO`] where there are none.
+    pub(crate) fn covered_seq(&self) -> SeqNo {
+        self.segments.last().map_or(SeqNo::ZERO, |segment| segment.last_seq)
+    }
+
+    /// Lets go of the logs up to `log`, whose last sequence number is `last_seq`: segments cover
+    /// them. Returns their numbers.
+    pub(crate) fn retire_logs(&mut self, log: FileNumber, last_seq: SeqNo) -> Vec<FileNumber> {
+        let listed = self.logs.extract_if(.., |entry| entry.number <= log);
+        let mut retired: Vec<FileNumber> = listed.map(|entry| entry.number).collect();
+        while self.next_log <= log {
+            retired.push(self.next_log);
+            self.next_log = self.next_log.next();
+            self.next_seq = last_seq.next();
+        }
+        retired
     }
 
     /// The accepted log with this number.

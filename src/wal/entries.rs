@@ -9,7 +9,7 @@ use std::{io, path::Path};
 use crate::{
     bytes::all_zero,
     files::read_all,
-    numbers::{FileNumber, SeqNo},
+    ids::{FileNumber, SeqNo},
     wal::{
         record::{BadFrame, Body, FixedFrame, Frame, decode_frame, floats},
         replay::{Bound, Damage, Evidence, Expected, read_log},

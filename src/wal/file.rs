@@ -15,7 +15,7 @@ use tala_core::{StorageOperation, TalaError};
 
 use crate::{
     files::{create_new, sync_dir},
-    numbers::FileNumber,
+    ids::FileNumber,
 };
 
 /// Name of the log file with this number, such as `log_000001.wal`.

@@ -61,7 +61,7 @@ mod decode;
 use crc32c::{crc32c, crc32c_append};
 use tala_core::{Intent, IntentId, Outcome, TalaError};
 
-use crate::numbers::{FileNumber, SeqNo};
+use crate::ids::{FileNumber, SeqNo};
 
 pub(crate) use decode::{BadFrame, Body, Candidate, FixedFrame, Frame, decode_frame, floats};
 

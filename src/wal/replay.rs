@@ -17,7 +17,7 @@ use tala_core::TalaError;
 
 use crate::{
     bytes::all_zero,
-    numbers::{FileNumber, SeqNo},
+    ids::{FileNumber, SeqNo},
     wal::{
         record::{BadFrame, BatchPlace, Body, Frame, LogOp, Mark, TAIL_VERSION, decode_frame},
         scan::IntactFrames,

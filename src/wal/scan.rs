@@ -5,7 +5,7 @@
 //! bytes. Crafted bytes can point many lengths at one trailer; ordinary ones never come near.
 
 use crate::{
-    numbers::FileNumber,
+    ids::FileNumber,
     wal::record::{Candidate, Frame, RECORD_BYTES_MIN},
 };
 
@@ -70,7 +70,7 @@ impl<'a> Iterator for IntactFrames<'a> {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        numbers::SeqNo,
+        ids::SeqNo,
         wal::record::{BatchPlace, Encoded, InsertFields, Mark, Stamp, floats},
     };
     use tala_core::IntentId;

@@ -10,7 +10,7 @@ use tala_core::TalaError;
 
 use crate::{
     files::{create_new, sync_dir},
-    numbers::{FileNumber, SeqNo},
+    ids::{FileNumber, SeqNo},
     wal::record::{BatchPlace, Encoded, InsertFields, Stamp},
 };
 

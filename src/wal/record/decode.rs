@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     bytes::Fields,
-    numbers::{FileNumber, SeqNo},
+    ids::{FileNumber, SeqNo},
 };
 
 /// The floats stored in `bytes`, bit for bit; a rest of fewer than four bytes is left out.

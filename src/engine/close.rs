@@ -1,0 +1,100 @@
+//! The order of the end: downstream, the log's writer first, so that whatever was accepted has
+//! been passed on before the next thread is told to stop.
+
+use std::sync::Arc;
+
+use tala_core::TalaError;
+
+use super::Inner;
+use crate::{
+    actor::Handle, files::DirLock, index::IndexLetter, segment::FlushLetter,
+    sync::atomic::Ordering, wal::WalLetter,
+};
+
+/// The engine's threads, upstream first.
+pub struct Actors {
+    pub(super) wal: Handle<WalLetter>,
+    /// `None` in memory.
+    pub(super) flusher: Option<Handle<FlushLetter>>,
+    pub(super) index: Handle<IndexLetter>,
+    /// Held by the writers of files as well, so that it outlives an engine that is dropped on one
+    /// of their threads. `None` in memory.
+    pub(super) lock: Option<Arc<DirLock>>,
+}
+
+impl Actors {
+    /// Sends to the log's writer. A letter that cannot be delivered is dropped, and so is its
+    /// reply.
+    pub(super) fn send_wal(&self, letter: WalLetter) {
+        if let Some(outbox) = self.wal.outbox() {
+            drop(outbox.send(letter));
+        }
+    }
+
+    /// Sends to the index builder.
+    pub(super) fn send_index(&self, letter: IndexLetter) {
+        if let Some(outbox) = self.index.outbox() {
+            drop(outbox.send(letter));
+        }
+    }
+
+    fn send_flusher(&self, letter: FlushLetter) {
+        if let Some(outbox) = self.flusher.as_ref().and_then(Handle::outbox) {
+            drop(outbox.send(letter));
+        }
+    }
+}
+
+impl Inner {
+    /// See [`StorageEngine::close`](super::StorageEngine::close).
+    pub(super) fn close(&self) -> Result<(), TalaError> {
+        let is_first = !self.closed.swap(true, Ordering::AcqRel);
+        let actors = &self.actors;
+        if is_first {
+            actors.send_wal(WalLetter::Close);
+        }
+        let wal_fault = actors.wal.wait_ended();
+        if is_first {
+            actors.send_flusher(FlushLetter::Close);
+        }
+        let flush_fault = actors.flusher.as_ref().and_then(Handle::wait_ended);
+        if is_first {
+            actors.send_index(IndexLetter::Close);
+        }
+        let index_fault = actors.index.wait_ended();
+        if let Some(lock) = &actors.lock {
+            lock.release();
+        }
+        if !is_first {
+            return Ok(());
+        }
+        // The fate knows which fault came first; the others followed from it.
+        match wal_fault.or(flush_fault).or(index_fault) {
+            Some(fault) => Err(self.fate.ending().unwrap_or(fault).into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Actors {
+    /// The last handle is gone. Each actor finishes when nobody can send to it any more.
+    fn drop(&mut self) {
+        let on_own_thread = self.wal.is_current()
+            || self.index.is_current()
+            || self.flusher.as_ref().is_some_and(Handle::is_current);
+        self.wal.release();
+        if !on_own_thread {
+            self.wal.join();
+        }
+        if let Some(flusher) = &mut self.flusher {
+            flusher.release();
+            if !on_own_thread {
+                flusher.join();
+            }
+        }
+        self.index.release();
+        if !on_own_thread {
+            self.index.join();
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Directories of the original implementation: `current.wal`, possibly segments, no MANIFEST.
+//!
+//! They are read once, into one of our segments; the old files stay as they are. The segments are
+//! read first and the log after them, since the log has the commands.
+
+use std::path::Path;
+
+use tala_core::{Intent, IntentId, SegmentId, TalaError};
+use tala_wire::SegmentReader;
+
+use super::recover::{LEGACY_LOG, Listing, Recovered, RecoveryWarning};
+use crate::{
+    files::read_whole,
+    ids::SeqNo,
+    mapping::map_file,
+    segment::{LegacyEntry, Manifest, epoch_ns, segment_name, write_segment},
+    wal::{WalEntry, read_legacy},
+};
+
+/// Takes in what the directory holds, and publishes a segment and a MANIFEST of it.
+///
+/// # Errors
+/// A file is damaged, or the operating system refused; the directory is then as it was, but for a
+/// segment file that nothing lists.
+pub fn import(
+    dir: &Path,
+    dim: usize,
+    listing: &Listing,
+    recovered: &mut Recovered,
+) -> Result<Manifest, TalaError> {
+    for &id in &listing.segments {
+        add_segment(dir, dim, id, recovered)?;
+    }
+    let path = dir.join(LEGACY_LOG);
+    let bytes = read_whole(&path)?;
+    let log = read_legacy(&bytes).map_err(|damage| damage.into_error(&path))?;
+    if let Some(offset) = log.torn_at {
+        let bytes = (bytes.len() as u64).saturating_sub(offset);
+        let warning = RecoveryWarning::TornTail { file: path, offset, bytes };
+        recovered.report.warnings.push(warning);
+    }
+    for entry in log.entries {
+        let intent = with_what_segments_know(recovered, entry);
+        add_intent(recovered, dim, intent)?;
+        recovered.report.from_logs += 1;
+    }
+    let not_searchable = recovered.index_map.rows.values().filter(|row| row.is_none()).count();
+    if not_searchable > 0 {
+        let warning = RecoveryWarning::NotSearchable { intents: not_searchable as u64 };
+        recovered.report.warnings.push(warning);
+    }
+    publish(dir, dim, listing, &bytes, recovered)
+}
+
+/// Whether the legacy log is still as it was imported.
+///
+/// # Errors
+/// [`TalaError::Corrupt`] where it is not.
+pub fn check_untouched(dir: &Path, entry: &LegacyEntry) -> Result<(), TalaError> {
+    let path = dir.join(LEGACY_LOG);
+    let bytes = read_whole(&path)?;
+    if bytes.len() as u64 == entry.bytes && crc32c::crc32c(&bytes) == entry.crc {
+        return Ok(());
+    }
+    let offset = entry.bytes.min(bytes.len() as u64);
+    let what = "it changed after it had been imported; another program still writes to it";
+    Err(TalaError::corrupt(path, offset, what))
+}
+
+/// Dimension of the embeddings in a legacy directory, as its segments or else its log have it.
+///
+/// # Errors
+/// A file cannot be read or is damaged.
+pub fn legacy_dim(dir: &Path, listing: &Listing) -> Result<Option<usize>, TalaError> {
+    for &id in &listing.segments {
+        let path = dir.join(segment_name(id));
+        if let Some(map) = map_file(&path)? {
+            let reader = SegmentReader::open(map).map_err(|error| error.in_file(&path))?;
+            return Ok(Some(reader.dim()));
+        }
+    }
+    let path = dir.join(LEGACY_LOG);
+    let log = read_legacy(&read_whole(&path)?).map_err(|damage| damage.into_error(&path))?;
+    Ok(log.entries.first().map(|entry| entry.embedding.len()))
+}
+
+fn add_segment(
+    dir: &Path,
+    dim: usize,
+    id: SegmentId,
+    recovered: &mut Recovered,
+) -> Result<(), TalaError> {
+    let path = dir.join(segment_name(id));
+    let Some(map) = map_file(&path)? else { return Ok(()) };
+    let reader = SegmentReader::open(map).map_err(|error| error.in_file(&path))?;
+    if !reader.is_legacy() {
+        // Left over from an import that was interrupted before its MANIFEST was published.
+        return Ok(());
+    }
+    if reader.dim() != dim {
+        return Err(TalaError::DimensionMismatch { expected: reader.dim(), got: dim });
+    }
+    for row in reader.rows() {
+        let intent = row.map_err(|error| error.in_file(&path))?.into_intent();
+        add_intent(recovered, dim, intent)?;
+        recovered.report.from_segments += 1;
+    }
+    Ok(())
+}
+
+fn add_intent(recovered: &mut Recovered, dim: usize, intent: Intent) -> Result<(), TalaError> {
+    let seq = recovered.last_seq.next();
+    let op = recovered.insert(intent, seq, dim)?;
+    recovered.hot.apply(op);
+    recovered.last_seq = seq;
+    Ok(())
+}
+
+/// The log has the command; what else is known of the intent, only a segment may have.
+fn with_what_segments_know(recovered: &Recovered, entry: WalEntry) -> Intent {
+    let id = IntentId::from_bytes(entry.id);
+    let known = recovered.intents.get(&id);
+    Intent {
+        id,
+        timestamp: entry.timestamp,
+        raw_command: entry.raw_command,
+        embedding: entry.embedding,
+        context_hash: known.map_or(0, |known| known.body.context_hash),
+        parent_ids: known.map_or_else(Vec::new, |known| known.body.parent_ids.to_vec()),
+        outcome: None,
+        confidence: known.map_or(1.0, |known| known.body.confidence),
+    }
+}
+
+fn publish(
+    dir: &Path,
+    dim: usize,
+    listing: &Listing,
+    legacy_log: &[u8],
+    recovered: &mut Recovered,
+) -> Result<Manifest, TalaError> {
+    let mut manifest = Manifest::new(dim as u32);
+    let id = SegmentId(listing.segments.last().map_or(0, |id| id.0) + 1);
+    // A segment covers at least one sequence number, so an empty import takes one as well.
+    recovered.last_seq = recovered.last_seq.max(SeqNo::FIRST);
+    let covers = (SeqNo::FIRST, recovered.last_seq);
+    let buffer = recovered.hot.take();
+    let arena = recovered.arena.arena();
+    manifest.segments.push(write_segment(dir, &buffer, id, covers, epoch_ns(), &**arena)?);
+    manifest.next_segment = SegmentId(id.0 + 1);
+    manifest.next_seq = recovered.last_seq.next();
+    manifest.legacy =
+        Some(LegacyEntry { bytes: legacy_log.len() as u64, crc: crc32c::crc32c(legacy_log) });
+    manifest.publish(dir)?;
+    Ok(manifest)
+}

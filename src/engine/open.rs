@@ -1,0 +1,291 @@
+//! Opening: recover what a directory holds, settle it in a new MANIFEST, start the threads.
+
+use std::{path::Path, sync::Arc};
+
+use tala_core::{SegmentId, StorageOperation, TalaError};
+
+use super::{
+    Gates, Inner, StorageEngine,
+    close::Actors,
+    import::{check_untouched, import},
+    publish::Publisher,
+    recover::{Listing, Recovered, ensure_dir, read_logs},
+    view::{Contents, View},
+};
+use crate::{
+    actor::{Fate, mailbox_for, spawn},
+    files::DirLock,
+    gate::Gate,
+    ids::{FileNumber, RowId, SeqNo},
+    index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, Shared},
+    metrics::{LockRank, StorageMetrics, TrackedMutex},
+    options::{EngineOptions, OpenProgress},
+    segment::{DiskSegments, FlushActor, MANIFEST_NAME, Manifest, segment_name},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        mailbox, one_shot,
+    },
+    wal::{DiskLog, Log, WalActor, WalLetter, log_name},
+};
+
+/// Letters of sealed buffers that may wait for the flusher; beyond that the log's writer waits.
+const FLUSH_MAILBOX: usize = 1;
+/// Letters for the index builder.
+const INDEX_MAILBOX: usize = 64;
+/// Letters for the log's writer beyond those that passed the gate: syncs, flushes, the close.
+const CONTROL_LETTERS: usize = 64;
+/// With more old logs than this, opening begins by turning them into a segment.
+const OLD_LOGS_MAX: usize = 8;
+/// What the levels of the graph's nodes are drawn from; fixed, so that the same rows in the same
+/// order make the same graph.
+const LEVEL_SEED: u64 = 0x7a1a;
+/// How many rows are linked between two reports of progress.
+const LINK_REPORT_ROWS: u32 = 256;
+
+/// What a persistent engine has and one in memory has not.
+struct OnDisk {
+    file: DiskLog,
+    number: FileNumber,
+    manifest: Arc<Mutex<Manifest>>,
+    lock: Arc<DirLock>,
+}
+
+impl StorageEngine {
+    /// See [`EngineOptions::open`].
+    pub(crate) fn open_with(options: EngineOptions, dir: &Path) -> Result<Self, TalaError> {
+        options.check()?;
+        ensure_dir(dir)?;
+        let lock = Arc::new(DirLock::take(dir)?);
+        let (graph, graph_writer, arena) = new_index(&options);
+        let mut recovered = Recovered::empty(&options, arena)?;
+        let (mut manifest, listing) = recover(dir, &options, &mut recovered)?;
+        let number = settle(dir, &mut manifest, &listing, &recovered)?;
+        let file = DiskLog::create(dir, number)?;
+        tidy(dir, &manifest, &listing);
+        let old_logs_count = manifest.logs.len();
+        let on_disk = OnDisk { file, number, manifest: Arc::new(Mutex::new(manifest)), lock };
+        let must_flush = old_logs_count > OLD_LOGS_MAX
+            || recovered.hot.is_full()
+            || recovered.log_bytes >= options.log_bytes_max;
+        let engine = start(options, recovered, (graph, graph_writer), Some((dir, on_disk)))?;
+        let inner = engine.inner()?;
+        if must_flush {
+            // Nobody waits for this one; if it fails, the engine's fate says so.
+            inner.actors.send_wal(WalLetter::Flush(one_shot().0));
+        }
+        if inner.options.link_on_open {
+            inner.link_all()?;
+        }
+        Ok(engine)
+    }
+
+    /// See [`EngineOptions::in_memory`].
+    pub(crate) fn in_memory_with(options: EngineOptions) -> Result<Self, TalaError> {
+        options.check()?;
+        let (graph, graph_writer, arena) = new_index(&options);
+        let recovered = Recovered::empty(&options, arena)?;
+        start(options, recovered, (graph, graph_writer), None)
+    }
+}
+
+fn new_index(options: &EngineOptions) -> (Arc<Graph>, GraphWriter, ArenaWriter) {
+    let (arena, arena_writer) = Arena::new(options.dim);
+    let params =
+        GraphParams { m: options.m, ef_construction: options.ef_construction, seed: LEVEL_SEED };
+    let graph_writer = GraphWriter::new(arena, params);
+    (Arc::clone(graph_writer.graph()), graph_writer, arena_writer)
+}
+
+/// Reads the directory, or makes a new store of it.
+fn recover(
+    dir: &Path,
+    options: &EngineOptions,
+    recovered: &mut Recovered,
+) -> Result<(Manifest, Listing), TalaError> {
+    let listing = Listing::of(dir)?;
+    let manifest = match Manifest::load(dir)? {
+        Some(manifest) => {
+            let expected = manifest.dim as usize;
+            if expected != options.dim {
+                return Err(TalaError::DimensionMismatch { expected, got: options.dim });
+            }
+            if let Some(legacy) = &manifest.legacy {
+                check_untouched(dir, legacy)?;
+            }
+            recovered.add_segments(dir, &manifest, options)?;
+            let logs = read_logs(dir, &manifest, &listing)?;
+            recovered.last_seq = SeqNo(manifest.next_seq.0 - 1);
+            recovered.add_logs(dir, &logs, options)?;
+            manifest
+        }
+        None if listing.has_legacy_log => import(dir, options.dim, &listing, recovered)?,
+        None if listing.logs.is_empty() && listing.segments.is_empty() => {
+            let manifest = Manifest::new(options.dim as u32);
+            manifest.publish(dir)?;
+            manifest
+        }
+        None => {
+            let what = "it is missing, but there are log or segment files";
+            return Err(TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what));
+        }
+    };
+    Ok((manifest, listing))
+}
+
+/// Writes down, before the first append, how far each older log counts. Returns the number of the
+/// log to go on in.
+fn settle(
+    dir: &Path,
+    manifest: &mut Manifest,
+    listing: &Listing,
+    recovered: &Recovered,
+) -> Result<FileNumber, TalaError> {
+    // Numbers are never used twice, those of interrupted flushes and emptied logs included.
+    let last_log = listing.logs.last().map_or(manifest.next_log, |last| last.next());
+    manifest.next_log = manifest.next_log.max(last_log);
+    let last_segment = listing.segments.last().map_or(0, |last| last.0);
+    manifest.next_segment = manifest.next_segment.max(SegmentId(last_segment + 1));
+    manifest.next_seq = recovered.last_seq.next();
+    manifest.logs.clone_from(&recovered.logs);
+    manifest.publish(dir)?;
+    Ok(manifest.next_log)
+}
+
+/// Removes what the MANIFEST just published says is of no use: logs that segments cover, and
+/// what interrupted flushes left. Whatever cannot be removed is tried again by the next open.
+fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing) {
+    let is_retired =
+        |number: &&FileNumber| **number < manifest.next_log && manifest.log(**number).is_none();
+    let logs = listing.logs.iter().filter(is_retired).map(|number| dir.join(log_name(*number)));
+    // What was imported stays: its segments are not listed, and are older than the first of ours.
+    let first_ours = match (&manifest.legacy, manifest.segments.first()) {
+        (Some(_), Some(first)) => first.id,
+        _ => SegmentId(0),
+    };
+    let is_unlisted = |id: &&SegmentId| {
+        **id >= first_ours && !manifest.segments.iter().any(|segment| segment.id == **id)
+    };
+    let segments =
+        listing.segments.iter().filter(is_unlisted).map(|id| dir.join(segment_name(*id)));
+    for path in logs.chain(segments).chain(listing.temporary.iter().cloned()) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Starts the threads of an engine that begins with `recovered`.
+fn start(
+    options: EngineOptions,
+    recovered: Recovered,
+    (graph, graph_writer): (Arc<Graph>, GraphWriter),
+    on_disk: Option<(&Path, OnDisk)>,
+) -> Result<StorageEngine, TalaError> {
+    let Recovered {
+        arena: arena_writer, intents, index_map, hot, last_seq, log_bytes, report, ..
+    } = recovered;
+    let arena = Arc::clone(arena_writer.arena());
+    let metrics = Arc::new(StorageMetrics::default());
+    metrics.hot_buffer_capacity.store(hot.capacity() as u64, Ordering::Relaxed);
+    metrics.hot_buffer_len.store(hot.len() as u64, Ordering::Relaxed);
+    let gates = Gates {
+        lag: Gate::new(options.index_lag_max),
+        requests: Gate::new(options.mailbox_capacity),
+        bytes: Gate::new(options.mailbox_bytes_max),
+    };
+    gates.lag.take_anyway(arena.len() as usize);
+    let fate = Arc::new(Fate::new(vec![
+        Arc::clone(&gates.lag),
+        Arc::clone(&gates.requests),
+        Arc::clone(&gates.bytes),
+    ]));
+    let index = Arc::new(Shared {
+        arena: Arc::clone(&arena),
+        graph,
+        linked: AtomicU32::new(0),
+        visible: AtomicU64::new(last_seq.0),
+        hnsw_lock: TrackedMutex::new((), &metrics, LockRank::Hnsw),
+        lag: Arc::clone(&gates.lag),
+        metrics: Arc::clone(&metrics),
+    });
+    let contents = Contents { intents, index_map, hot };
+    let view = Arc::new(View::new(options.dim, Arc::clone(&index), contents, Arc::clone(&metrics)));
+
+    // Downstream first, since each thread is made with the outboxes that it sends to.
+    let index_mailbox = mailbox_for::<IndexActor>(INDEX_MAILBOX);
+    let index_outbox = index_mailbox.0.clone();
+    let index = spawn(IndexActor::new(index, graph_writer), index_mailbox, &fate)?;
+    let (mut flusher, mut log, mut manifest, mut lock) = (None, None, None, None);
+    let mut flush_outbox = None;
+    if let Some((dir, on_disk)) = on_disk {
+        let store = DiskSegments::new(
+            dir.to_owned(),
+            |dir, number| dir.join(log_name(number)),
+            Arc::clone(&on_disk.manifest),
+            arena,
+            Arc::clone(&on_disk.lock),
+        );
+        let flush_mailbox = mailbox(FLUSH_MAILBOX);
+        flush_outbox = Some(flush_mailbox.0.clone());
+        let actor = FlushActor::new(store, Arc::clone(&metrics));
+        flusher = Some(spawn(actor, flush_mailbox, &fate)?);
+        log = Some(Log {
+            file: TrackedMutex::new(on_disk.file, &metrics, LockRank::Wal),
+            number: on_disk.number,
+            durability: options.durability,
+            bytes_max: options.log_bytes_max,
+            covered_bytes: log_bytes,
+            synced: last_seq,
+            unsynced_since_ns: None,
+        });
+        manifest = Some(on_disk.manifest);
+        lock = Some(on_disk.lock);
+    }
+    let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
+    let wal = WalActor::new(log, publisher, last_seq.next(), Arc::clone(&fate), metrics);
+    let wal = spawn(wal, mailbox(options.mailbox_capacity + CONTROL_LETTERS), &fate)?;
+    Ok(StorageEngine::of(Inner {
+        options,
+        view,
+        fate,
+        gates,
+        closed: AtomicBool::new(false),
+        recovery: report,
+        manifest,
+        actors: Actors { wal, flusher, index, lock },
+    }))
+}
+
+impl Inner {
+    /// Waits until every row is linked, telling how far it has come.
+    fn link_all(&self) -> Result<(), TalaError> {
+        let total = self.view.index.arena.len();
+        let mut done = 0;
+        while done < total {
+            self.options.report(OpenProgress::Index { done: done.into(), total: total.into() });
+            done = done.saturating_add(LINK_REPORT_ROWS).min(total);
+            self.wait_linked(RowId(done))?;
+        }
+        if total > 0 {
+            self.options.report(OpenProgress::Index { done: total.into(), total: total.into() });
+        }
+        Ok(())
+    }
+}
+
+/// Dimension of the embeddings of the store in `dir`; `None` where there is no store.
+///
+/// # Errors
+/// A file cannot be read or is damaged.
+pub fn stored_dim(dir: impl AsRef<Path>) -> Result<Option<usize>, TalaError> {
+    let dir = dir.as_ref();
+    if let Some(manifest) = Manifest::load(dir)? {
+        return Ok(Some(manifest.dim as usize));
+    }
+    match std::fs::metadata(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(TalaError::storage(StorageOperation::Open, dir, error)),
+        Ok(_) => {}
+    }
+    let listing = Listing::of(dir)?;
+    if listing.has_legacy_log { super::import::legacy_dim(dir, &listing) } else { Ok(None) }
+}

@@ -1,0 +1,159 @@
+//! From durable to visible: the commit sink of the log's writer.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use tala_core::{IntentId, StopCause};
+
+use super::view::{TableOp, Tables, View};
+use crate::{
+    entry::{Entry, Vector},
+    ids::SeqNo,
+    index::{ArenaWriter, IndexLetter},
+    metrics::record_stage,
+    segment::{FlushLetter, HotOp},
+    sync::{Outbox, Reply, atomic::Ordering, now_ns},
+    wal::{CommitSink, Cut, LogOp, Staged},
+};
+
+/// Readers wait while a slice is published, so a slice is short unless a batch is longer.
+const SLICE: usize = 64;
+
+/// Publishes what was committed, and hands full buffers on.
+pub struct Publisher {
+    view: Arc<View>,
+    arena: ArenaWriter,
+    index: Outbox<IndexLetter>,
+    /// `None` in memory.
+    flusher: Option<Outbox<FlushLetter>>,
+    /// Kept from slice to slice for their room.
+    table_ops: Vec<TableOp>,
+    hot_ops: Vec<HotOp>,
+    /// The last operation prepared.
+    last: SeqNo,
+}
+
+impl Publisher {
+    /// A publisher into `view`, whose arena `arena` writes.
+    pub fn new(
+        view: Arc<View>,
+        arena: ArenaWriter,
+        index: Outbox<IndexLetter>,
+        flusher: Option<Outbox<FlushLetter>>,
+    ) -> Self {
+        Self {
+            view,
+            arena,
+            index,
+            flusher,
+            table_ops: Vec::new(),
+            hot_ops: Vec::new(),
+            last: SeqNo::default(),
+        }
+    }
+
+    /// Takes one operation into the slice. An embedding goes into the arena at once: no reader's
+    /// snapshot has its row before the visible sequence number is raised.
+    fn prepare(&mut self, staged: Staged) -> Result<(), StopCause> {
+        let seq = staged.seq;
+        self.last = seq;
+        self.table_ops.push(match staged.op {
+            LogOp::Insert(mut intent) => {
+                let embedding = std::mem::take(&mut intent.embedding);
+                let row =
+                    self.arena.push(&embedding, intent.id, seq.0).map_err(StopCause::Failed)?;
+                TableOp::Insert(Entry::split(intent, seq, Vector::Row(row)))
+            }
+            LogOp::Outcome { id, outcome } => TableOp::Outcome(seq, id, outcome),
+            LogOp::Removal { id } => TableOp::Removal(seq, id),
+            LogOp::Mark(_) => return Ok(()),
+        });
+        Ok(())
+    }
+
+    /// Makes the slice visible as a whole.
+    fn publish_slice(&mut self) {
+        let view = &*self.view;
+        {
+            let mut index_map = view.index_map.write();
+            let mut intents = view.intents.write();
+            let mut tables =
+                Tables { arena: &mut self.arena, intents: &mut intents, index_map: &mut index_map };
+            self.hot_ops.extend(self.table_ops.drain(..).filter_map(|op| tables.apply(op)));
+            view.live.store(intents.len(), Ordering::Relaxed);
+            // Under both locks, so that whoever saw a write in a map finds it by a search as well.
+            // Release pairs with the Acquire of a search: it sees the rows and their deaths.
+            view.index.visible.store(self.last.0, Ordering::Release);
+        }
+        let pushes = self.hot_ops.iter().filter(|op| matches!(op, HotOp::Push(_))).count() as u64;
+        let since_ns = now_ns();
+        let hot_len = {
+            let mut hot = view.hot.lock();
+            self.hot_ops.drain(..).for_each(|op| hot.apply(op));
+            hot.len() as u64
+        };
+        let metrics = &view.metrics;
+        record_stage(&metrics.hot_push_ns, &metrics.hot_push_count, since_ns, pushes);
+        metrics.hot_buffer_len.store(hot_len, Relaxed);
+    }
+
+    fn take_hot(&self) -> crate::segment::HotBuffer {
+        let full = self.view.hot.lock().take();
+        self.view.metrics.hot_buffer_len.store(0, Relaxed);
+        full
+    }
+}
+
+impl CommitSink for Publisher {
+    fn contains(&self, id: &IntentId) -> bool {
+        self.view.index_map.read().rows.contains_key(id)
+    }
+
+    fn publish(&mut self, staged: &mut Vec<Staged>) -> Result<(), StopCause> {
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let mut slice_len = 0;
+        for staged in staged.drain(..) {
+            let ends_unit = staged.ends_unit;
+            self.prepare(staged)?;
+            slice_len += 1;
+            if slice_len >= SLICE && ends_unit {
+                self.publish_slice();
+                slice_len = 0;
+            }
+        }
+        if slice_len > 0 {
+            self.publish_slice();
+        }
+        // The builder looks for new rows before it sleeps, so a full mailbox needs no second word.
+        let _ = self.index.try_send(IndexLetter::Wake);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.view.hot.lock().is_full()
+    }
+
+    fn says_nothing(&self) -> bool {
+        self.view.hot.lock().says_nothing()
+    }
+
+    fn seal(&mut self, cut: Cut, reply: Option<Reply<()>>) {
+        let Some(flusher) = &self.flusher else { return };
+        let buffer = self.take_hot();
+        // A flusher that ended drops its letters, and with them the replies.
+        let _ =
+            flusher.send(FlushLetter::Seal { buffer, last_seq: cut.last_seq, log: cut.log, reply });
+    }
+
+    fn after_seals(&mut self, reply: Reply<()>) {
+        match &self.flusher {
+            Some(flusher) => drop(flusher.send(FlushLetter::After(reply))),
+            None => reply.send(()),
+        }
+    }
+
+    fn discard(&mut self) {
+        drop(self.take_hot());
+    }
+}

@@ -1,0 +1,447 @@
+//! From a directory to what it holds: the MANIFEST, the segments that it lists, and the logs that
+//! they do not cover. Nothing here writes, but for setting an unclean log's pages straight.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use tala_core::{Intent, SegmentId, StorageOperation, TalaError};
+
+use super::view::{IndexMap, IntentMap, TableOp, Tables};
+use crate::{
+    door::check_intent,
+    entry::{Entry, Vector},
+    files::{read_whole, reread_from_disk, sync_dir},
+    ids::{FileNumber, SeqNo},
+    index::ArenaWriter,
+    options::{EngineOptions, OpenProgress},
+    segment::{
+        Fold, HotBuffer, LogEntry, MANIFEST_NAME, Manifest, OpenSegment, parse_segment_name,
+    },
+    wal::{
+        Bound, Ending, Expected, LogContents, LogOp, Mark, log_name, parse_log_name, read_log,
+        synced_proof,
+    },
+};
+
+/// The log of the original implementation.
+pub const LEGACY_LOG: &str = "current.wal";
+
+/// Something that opening found and dealt with, that its user may want to know of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RecoveryWarning {
+    /// A write that nobody was told of stood in part at the end of a log; it does not count.
+    TornTail {
+        /// The log.
+        file: PathBuf,
+        /// Where the part begins, in bytes from the start of the file.
+        offset: u64,
+        /// How many bytes of it there are.
+        bytes: u64,
+    },
+    /// Imported intents that a search cannot find: their embedding is not finite or has another
+    /// dimension. They are there by id and by time.
+    NotSearchable {
+        /// How many.
+        intents: u64,
+    },
+}
+
+impl fmt::Display for RecoveryWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TornTail { file, offset, bytes } => write!(
+                f,
+                "{}: {bytes} bytes of an unacknowledged write at byte {offset} do not count",
+                file.display()
+            ),
+            Self::NotSearchable { intents } => write!(
+                f,
+                "{intents} imported intents have an embedding that cannot be searched; they are \
+                 there by id and by time"
+            ),
+        }
+    }
+}
+
+/// What opening a directory found and did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Intents in segments.
+    pub from_segments: u64,
+    /// Log records replayed.
+    pub from_logs: u64,
+    /// Whether the store had been closed in good order, or was new.
+    pub was_clean: bool,
+    /// What was dealt with.
+    pub warnings: Vec<RecoveryWarning>,
+}
+
+impl RecoveryReport {
+    pub(super) const fn nothing() -> Self {
+        Self { from_segments: 0, from_logs: 0, was_clean: true, warnings: Vec::new() }
+    }
+}
+
+/// The files of a directory that are ours by name.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Numbers of the log files.
+    pub logs: BTreeSet<FileNumber>,
+    /// Numbers of the segment files.
+    pub segments: BTreeSet<SegmentId>,
+    /// Files that were being written when a process ended.
+    pub temporary: Vec<PathBuf>,
+    /// Whether the original implementation's log is there.
+    pub has_legacy_log: bool,
+}
+
+impl Listing {
+    /// Lists `dir`.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn of(dir: &Path) -> Result<Self, TalaError> {
+        let failed = |error| TalaError::storage(StorageOperation::List, dir, error);
+        let mut listing = Self::default();
+        for entry in std::fs::read_dir(dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            // Ours are all ASCII; whatever is not is not ours.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if let Some(number) = parse_log_name(&name) {
+                listing.logs.insert(number);
+            } else if let Some(id) = parse_segment_name(&name) {
+                listing.segments.insert(id);
+            } else if is_temporary(&name) {
+                listing.temporary.push(entry.path());
+            } else if name == LEGACY_LOG {
+                listing.has_legacy_log = true;
+            }
+        }
+        Ok(listing)
+    }
+}
+
+/// Whether a file of this name is one of ours that was never finished.
+fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(".tmp")
+        .is_some_and(|name| name == MANIFEST_NAME || parse_segment_name(name).is_some())
+}
+
+/// What is known of a directory's logs after they were judged.
+pub struct JudgedLog {
+    /// Number of the file.
+    pub number: FileNumber,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What was expected of it.
+    pub expected: Expected,
+    /// Whether it was begun after the MANIFEST was published.
+    pub is_live: bool,
+}
+
+impl JudgedLog {
+    /// What it holds.
+    ///
+    /// # Errors
+    /// [`TalaError::Corrupt`] where records are missing that had been synced.
+    pub fn contents(&self, dir: &Path) -> Result<LogContents<'_>, TalaError> {
+        read_log(&self.bytes, &self.expected)
+            .map_err(|damage| damage.into_error(&dir.join(log_name(self.number))))
+    }
+}
+
+/// Reads the logs that count, in order, and works out what is expected of each.
+///
+/// # Errors
+/// A log is missing or damaged, or the operating system refused.
+pub fn read_logs(
+    dir: &Path,
+    manifest: &Manifest,
+    listing: &Listing,
+) -> Result<Vec<JudgedLog>, TalaError> {
+    let mut logs = Vec::new();
+    for entry in &manifest.logs {
+        let bytes = read_log_file(dir, entry.number, listing, "the MANIFEST lists this log")?;
+        let bound = Bound::Accepted { len: entry.accepted_len, last_seq: entry.last_seq };
+        let expected = Expected { file: entry.number, first_seq: entry.first_seq, bound };
+        logs.push(JudgedLog { number: entry.number, bytes, expected, is_live: false });
+    }
+    logs.extend(read_live_logs(dir, manifest, listing)?);
+    Ok(logs)
+}
+
+/// Reads the logs begun after the MANIFEST was published.
+fn read_live_logs(
+    dir: &Path,
+    manifest: &Manifest,
+    listing: &Listing,
+) -> Result<Vec<JudgedLog>, TalaError> {
+    let numbers: Vec<FileNumber> = listing.logs.range(manifest.next_log..).copied().collect();
+    let logs = judge_live_logs(dir, manifest, listing, &numbers, read_whole)?;
+    let was_closed = match logs.last() {
+        Some(last) => matches!(last.contents(dir)?.end().ending, Ending::Clean(Mark::Closed)),
+        None => true,
+    };
+    if was_closed {
+        return Ok(logs);
+    }
+    // After an unclean end the page cache may show bytes that a failed sync never brought to the
+    // disk. Make durable what can be, and believe only what then comes back from the disk.
+    sync_dir(dir)?;
+    judge_live_logs(dir, manifest, listing, &numbers, reread_from_disk)
+}
+
+fn judge_live_logs(
+    dir: &Path,
+    manifest: &Manifest,
+    listing: &Listing,
+    numbers: &[FileNumber],
+    read: impl Fn(&Path) -> Result<Vec<u8>, TalaError>,
+) -> Result<Vec<JudgedLog>, TalaError> {
+    let mut files = Vec::new();
+    for &number in numbers {
+        files.push((number, read(&dir.join(log_name(number)))?));
+    }
+    let mut first_seq = manifest.next_seq;
+    let mut logs: Vec<JudgedLog> = Vec::new();
+    let mut proofs: Vec<SeqNo> =
+        files.iter().map(|(number, bytes)| synced_proof(bytes, *number)).collect();
+    proofs.reverse();
+    for (number, bytes) in files {
+        proofs.pop();
+        let synced_outside = proofs.iter().copied().max().unwrap_or_default();
+        let bound = Bound::Live { synced_outside };
+        let expected = Expected { file: number, first_seq, bound };
+        let log = JudgedLog { number, bytes, expected, is_live: true };
+        let end = log.contents(dir)?.end();
+        first_seq = end.last_seq.next();
+        if let Ending::Clean(Mark::Rotated { next }) = end.ending
+            && !listing.logs.contains(&next)
+        {
+            let what = format!("log {number} goes on in this file, but it is missing");
+            return Err(TalaError::corrupt(dir.join(log_name(next)), 0, what));
+        }
+        logs.push(log);
+    }
+    Ok(logs)
+}
+
+fn read_log_file(
+    dir: &Path,
+    number: FileNumber,
+    listing: &Listing,
+    who_says: &str,
+) -> Result<Vec<u8>, TalaError> {
+    let path = dir.join(log_name(number));
+    if listing.logs.contains(&number) {
+        read_whole(&path)
+    } else {
+        Err(TalaError::corrupt(path, 0, format!("{who_says}, but the file is missing")))
+    }
+}
+
+/// Everything that a directory held, in memory.
+pub struct Recovered {
+    /// The embeddings.
+    pub arena: ArenaWriter,
+    /// From id to intent.
+    pub intents: IntentMap,
+    /// From id to row, and the time index.
+    pub index_map: IndexMap,
+    /// What no segment covers.
+    pub hot: HotBuffer,
+    /// The last sequence number used.
+    pub last_seq: SeqNo,
+    /// Bytes of log that no segment covers.
+    pub log_bytes: u64,
+    /// The logs that count from now on, with how far they count.
+    pub logs: Vec<LogEntry>,
+    /// What was found.
+    pub report: RecoveryReport,
+}
+
+impl Recovered {
+    /// A store that holds nothing.
+    ///
+    /// # Errors
+    /// [`TalaError::InvalidOption`].
+    pub fn empty(options: &EngineOptions, arena: ArenaWriter) -> Result<Self, TalaError> {
+        Ok(Self {
+            arena,
+            intents: IntentMap::new(),
+            index_map: IndexMap::default(),
+            hot: HotBuffer::try_new(options.dim, options.hot_capacity)?,
+            last_seq: SeqNo::ZERO,
+            log_bytes: 0,
+            logs: Vec::new(),
+            report: RecoveryReport::nothing(),
+        })
+    }
+
+    /// Takes in what the segments hold.
+    ///
+    /// # Errors
+    /// A segment is missing or damaged.
+    pub fn add_segments(
+        &mut self,
+        dir: &Path,
+        manifest: &Manifest,
+        options: &EngineOptions,
+    ) -> Result<(), TalaError> {
+        let mut fold = Fold::default();
+        let total = manifest.segments.iter().map(|entry| entry.bytes).sum();
+        let mut done = 0;
+        for entry in &manifest.segments {
+            options.report(OpenProgress::Segments { done, total });
+            fold.add(OpenSegment::open(dir, options.dim, entry)?);
+            done += entry.bytes;
+        }
+        for intent in fold.intents() {
+            let (intent, seq) = intent?;
+            // Segments hold what the hot buffer need not.
+            let _ = self.insert(intent, seq, options.dim)?;
+            self.report.from_segments += 1;
+        }
+        if total > 0 {
+            options.report(OpenProgress::Segments { done, total });
+        }
+        self.last_seq = manifest.covered_seq();
+        Ok(())
+    }
+
+    /// Takes in what the logs hold.
+    ///
+    /// # Errors
+    /// A log is damaged.
+    pub fn add_logs(
+        &mut self,
+        dir: &Path,
+        logs: &[JudgedLog],
+        options: &EngineOptions,
+    ) -> Result<(), TalaError> {
+        let total = logs.iter().map(|log| log.bytes.len() as u64).sum();
+        let mut done = 0;
+        for log in logs {
+            options.report(OpenProgress::Logs { done, total });
+            self.add_log(dir, log, options.dim)?;
+            done += log.bytes.len() as u64;
+        }
+        if total > 0 {
+            options.report(OpenProgress::Logs { done, total });
+        }
+        Ok(())
+    }
+
+    fn add_log(&mut self, dir: &Path, log: &JudgedLog, dim: usize) -> Result<(), TalaError> {
+        let path = dir.join(log_name(log.number));
+        let contents = log.contents(dir)?;
+        let end = contents.end();
+        if let Ending::Torn { at, .. } = end.ending {
+            let bytes = (log.bytes.len() as u64).saturating_sub(at);
+            let warning = RecoveryWarning::TornTail { file: path.clone(), offset: at, bytes };
+            self.report.warnings.push(warning);
+        }
+        if log.is_live {
+            self.report.was_clean = matches!(end.ending, Ending::Clean(_));
+        }
+        let mut has_writes = false;
+        for record in contents.records() {
+            let record = record.map_err(|damage| damage.into_error(&path))?;
+            let seq = record.seq;
+            let op = match record.op {
+                LogOp::Insert(intent) => {
+                    let got = intent.embedding.len();
+                    if got != dim {
+                        let what = format!("an embedding of dimension {got} in a store of {dim}");
+                        return Err(TalaError::corrupt(path, record.offset, what));
+                    }
+                    let op = self.insert(intent, seq, dim)?;
+                    has_writes = true;
+                    self.hot.apply(op);
+                    self.report.from_logs += 1;
+                    continue;
+                }
+                LogOp::Outcome { id, outcome } => TableOp::Outcome(seq, id, outcome),
+                LogOp::Removal { id } => TableOp::Removal(seq, id),
+                LogOp::Mark(_) => continue,
+            };
+            has_writes = true;
+            self.report.from_logs += 1;
+            if let Some(op) = self.tables().apply(op) {
+                self.hot.apply(op);
+            }
+        }
+        self.last_seq = self.last_seq.max(end.last_seq);
+        if has_writes {
+            self.log_bytes += end.accepted_len;
+            let Expected { file: number, first_seq, .. } = log.expected;
+            let (last_seq, accepted_len) = (end.last_seq, end.accepted_len);
+            self.logs.push(LogEntry { number, first_seq, last_seq, accepted_len });
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Tables<'_> {
+        Tables {
+            arena: &mut self.arena,
+            intents: &mut self.intents,
+            index_map: &mut self.index_map,
+        }
+    }
+
+    /// Puts an intent into the maps, and its embedding into the arena unless no search may see it.
+    ///
+    /// # Errors
+    /// No row is left.
+    pub fn insert(
+        &mut self,
+        mut intent: Intent,
+        seq: SeqNo,
+        dim: usize,
+    ) -> Result<crate::segment::HotOp, TalaError> {
+        let is_searchable = check_intent(&intent, dim).is_ok();
+        let embedding = std::mem::take(&mut intent.embedding);
+        let vector = if is_searchable {
+            Vector::Row(self.arena.push(&embedding, intent.id, seq.0)?)
+        } else {
+            Vector::Own(embedding.into_boxed_slice())
+        };
+        let entry = Entry::split(intent, seq, vector);
+        Ok(self.tables().insert(entry))
+    }
+}
+
+/// Creates `dir` if it is not there, and makes the creation durable.
+///
+/// # Errors
+/// The operating system refused, or something that is not a directory is in the way.
+pub fn ensure_dir(dir: &Path) -> Result<(), TalaError> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => {
+            let error = io::Error::from(io::ErrorKind::NotADirectory);
+            return Err(TalaError::storage(StorageOperation::Open, dir, error));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(TalaError::storage(StorageOperation::Open, dir, error)),
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if parent != dir {
+        ensure_dir(parent)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => sync_dir(parent),
+        // Another process made it at the same moment.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => ensure_dir(dir),
+        Err(error) => Err(TalaError::storage(StorageOperation::Create, dir, error)),
+    }
+}

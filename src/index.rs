@@ -1,0 +1,36 @@
+//! Vectors in memory and the search among them.
+//!
+//! One thread (the writer) appends rows to the [`arena`]; one thread (the builder) links them into
+//! the [`graph`] in row order; any number of threads search both at the same time, without a lock.
+//! This room knows rows, distances and sequence numbers; it knows nothing of logs, segments,
+//! mailboxes or files.
+//!
+//! Reading order: [`columns`] and [`rows`] (storage that grows without moving), [`arena`] (a row:
+//! vector, identity, life), [`metric`], [`graph`] (HNSW, reading side), [`walk`] (the beam),
+//! [`link`] and [`repair`] (HNSW, writing side), [`search`] (a whole query).
+
+pub(crate) mod arena;
+mod builder;
+mod columns;
+pub(crate) mod graph;
+pub(crate) mod link;
+pub(crate) mod metric;
+mod repair;
+mod rows;
+pub(crate) mod search;
+mod walk;
+
+#[cfg(test)]
+mod graph_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub(crate) use arena::{Arena, ArenaWriter};
+pub(crate) use builder::{IndexActor, IndexLetter, Shared};
+pub(crate) use graph::GraphParams;
+pub(crate) use search::{Query, View, search};
+
+/// The graph of an engine: nearest by cosine.
+pub(crate) type Graph = graph::Graph<metric::Cosine>;
+/// The one writer of a [`Graph`].
+pub(crate) type GraphWriter = link::GraphWriter<metric::Cosine>;

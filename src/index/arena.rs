@@ -1,0 +1,269 @@
+//! The arena: for each row its vector, its identity, and when it was born and died.
+//!
+//! Rows are numbered from 0 in the order of commits and are never moved or reused. A reader brings
+//! a snapshot, the sequence number up to which it wants to see: a row is visible to it if it was
+//! born at or before the snapshot and died after it.
+
+use crate::ids::RowId;
+use std::sync::Arc;
+
+use tala_core::{IntentId, TalaError};
+
+use super::{
+    columns::Columns,
+    rows::{Rows, RowsWriter},
+};
+use crate::{
+    distance::Vector,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+/// What `died` says of a row that is alive.
+const ALIVE: u64 = u64::MAX;
+
+// The values of an entry of `Arena::marks`.
+const BORN: usize = 0;
+const DIED: usize = 1;
+const ID_HIGH: usize = 2;
+const ID_LOW: usize = 3;
+const MARKS: usize = 4;
+
+/// All rows. Shared by the writer, the builder and every reader; reading takes no lock.
+pub(crate) struct Arena {
+    rows: Arc<Rows>,
+    /// The squared norm of each row as [`Vector`] keeps it, in bits.
+    norms: Columns<AtomicU32>,
+    /// For each row: born, died, and the id as two big-endian halves. Born, id and norm are written
+    /// before the row is published; died changes once more, when the row is killed.
+    marks: Columns<AtomicU64>,
+    /// The killed rows in the order of their deaths. The builder counts them.
+    killed: Columns<AtomicU32>,
+    killed_count: AtomicU32,
+    live_count: AtomicU32,
+}
+
+/// The one writer of an [`Arena`].
+pub(crate) struct ArenaWriter {
+    arena: Arc<Arena>,
+    rows: RowsWriter,
+}
+
+impl Arena {
+    /// An empty arena of vectors `[f32; dim]`, and the one writer of it.
+    pub(crate) fn new(dim: usize) -> (Arc<Self>, ArenaWriter) {
+        let (rows, writer) = Rows::new(dim);
+        let arena = Arc::new(Self {
+            rows,
+            norms: Columns::new(1),
+            marks: Columns::new(MARKS),
+            killed: Columns::new(1),
+            killed_count: AtomicU32::new(0),
+            live_count: AtomicU32::new(0),
+        });
+        (Arc::clone(&arena), ArenaWriter { arena, rows: writer })
+    }
+
+    /// The dimension of every vector.
+    pub(crate) fn dim(&self) -> usize {
+        self.rows.dim()
+    }
+
+    /// Number of published rows, dead ones included. Rows below it can be read.
+    pub(crate) fn len(&self) -> u32 {
+        self.rows.len()
+    }
+
+    /// Number of rows that a search can find now: not dead and not hidden.
+    pub(crate) fn live_count(&self) -> usize {
+        // A hint for choosing between walk and scan; it orders nothing.
+        self.live_count.load(Ordering::Relaxed) as usize
+    }
+
+    /// The components of a published row.
+    pub(crate) fn row(&self, row: RowId) -> Option<&[f32]> {
+        self.rows.get(row.0)
+    }
+
+    /// A published row with its norm.
+    pub(crate) fn vector(&self, row: RowId) -> Option<Vector<'_>> {
+        let values = self.rows.get(row.0)?;
+        // Relaxed, here and for the marks: written before the row was published, and `get` has seen
+        // the row published.
+        let norm = self.norms.first(row.0)?.load(Ordering::Relaxed);
+        Some(Vector::with_norm(values, f32::from_bits(norm)))
+    }
+
+    /// The id of a published row.
+    pub(crate) fn id(&self, row: RowId) -> Option<IntentId> {
+        let marks = self.marks.get(row.0)?;
+        let mut bytes = [0; 16];
+        let (high, low) = bytes.split_at_mut(8);
+        high.copy_from_slice(&marks.get(ID_HIGH)?.load(Ordering::Relaxed).to_be_bytes());
+        low.copy_from_slice(&marks.get(ID_LOW)?.load(Ordering::Relaxed).to_be_bytes());
+        Some(IntentId::from_bytes(bytes))
+    }
+
+    /// Whether a published row belongs to the state at sequence number `snapshot`.
+    ///
+    /// The reader loaded `snapshot` with Acquire from where the writer stored it with Release after
+    /// its pushes and kills, so Relaxed loads see every mark up to it. A later kill may be seen or
+    /// not: its sequence number is above `snapshot`, and the answer is the same.
+    pub(crate) fn is_visible(&self, row: RowId, snapshot: u64) -> bool {
+        let Some([born, died, ..]) = self.marks.get(row.0) else { return false };
+        born.load(Ordering::Relaxed) <= snapshot && snapshot < died.load(Ordering::Relaxed)
+    }
+
+    /// Whether a published row is dead for every reader whose snapshot is `horizon` or later.
+    pub(crate) fn is_dead(&self, row: RowId, horizon: u64) -> bool {
+        let Some(died) = self.marks.get(row.0).and_then(|marks| marks.get(DIED)) else {
+            return true;
+        };
+        died.load(Ordering::Relaxed) <= horizon
+    }
+
+    /// The `index`-th killed row, in the order of deaths; `None` past the last one.
+    pub(crate) fn killed(&self, index: u32) -> Option<RowId> {
+        // Pairs with the Release in `kill`: the mark of the row is seen as well.
+        if index >= self.killed_count.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(RowId(self.killed.first(index)?.load(Ordering::Relaxed)))
+    }
+}
+
+impl ArenaWriter {
+    /// The arena that this writes to.
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// Appends a row that is visible from sequence number `born` on.
+    ///
+    /// # Errors
+    /// The vector has another dimension, or there is no room for another row.
+    pub(crate) fn push(
+        &mut self,
+        vector: &[f32],
+        id: IntentId,
+        born: u64,
+    ) -> Result<RowId, TalaError> {
+        if vector.len() != self.arena.dim() {
+            return Err(TalaError::DimensionMismatch {
+                expected: self.arena.dim(),
+                got: vector.len(),
+            });
+        }
+        let row = self.append(vector, id, born, ALIVE)?;
+        self.arena.live_count.fetch_add(1, Ordering::Relaxed);
+        Ok(row)
+    }
+
+    /// Appends a row that no search ever sees: it only takes a number, for an intent whose
+    /// embedding cannot be indexed.
+    ///
+    /// # Errors
+    /// There is no room for another row.
+    pub(crate) fn push_hidden(&mut self, id: IntentId) -> Result<RowId, TalaError> {
+        // Dead from the beginning: `snapshot < died` holds for no snapshot.
+        self.append(&[], id, u64::MAX, 0)
+    }
+
+    fn append(
+        &mut self,
+        vector: &[f32],
+        id: IntentId,
+        born: u64,
+        died: u64,
+    ) -> Result<RowId, TalaError> {
+        let arena = &*self.arena;
+        let row = self.rows.stage(vector)?;
+        arena.norms.reserve(row)?;
+        arena.marks.reserve(row)?;
+        // Room for its death, so that killing cannot fail.
+        arena.killed.reserve(row)?;
+        let (high, low) = id.as_bytes().split_at(8);
+        let half = |bytes: &[u8]| bytes.iter().fold(0, |half, byte| half << 8 | u64::from(*byte));
+        if let (Some(norm), Some(marks)) = (arena.norms.first(row), arena.marks.get(row)) {
+            norm.store(Vector::new(vector).squared_norm().to_bits(), Ordering::Relaxed);
+            for (mark, value) in marks.iter().zip([born, died, half(high), half(low)]) {
+                mark.store(value, Ordering::Relaxed);
+            }
+        }
+        self.rows.publish();
+        Ok(RowId(row))
+    }
+
+    /// Ends the life of `row` at sequence number `died`: readers from there on do not see it. A row
+    /// that is dead, hidden or not there stays as it is. Deaths come in the order of their sequence
+    /// numbers.
+    pub(crate) fn kill(&mut self, row: RowId, died: u64) {
+        let arena = &*self.arena;
+        if row.0 >= arena.len() {
+            return;
+        }
+        let Some(mark) = arena.marks.get(row.0).and_then(|marks| marks.get(DIED)) else { return };
+        if mark.load(Ordering::Relaxed) != ALIVE {
+            return;
+        }
+        mark.store(died, Ordering::Relaxed);
+        arena.live_count.fetch_sub(1, Ordering::Relaxed);
+        // Only this writer changes the count, and each row dies once, so there is room.
+        let count = arena.killed_count.load(Ordering::Relaxed);
+        if let Some(entry) = arena.killed.first(count) {
+            entry.store(row.0, Ordering::Relaxed);
+            arena.killed_count.store(count + 1, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> IntentId {
+        IntentId::from_bytes(std::array::from_fn(|i| number.wrapping_mul(i as u8 + 1)))
+    }
+
+    #[test]
+    fn a_row_is_visible_from_its_birth_to_before_its_death() {
+        let (arena, mut writer) = Arena::new(2);
+        let row = writer.push(&[3.0, 4.0], id(7), 5).unwrap();
+        assert_eq!(arena.row(row).unwrap(), [3.0, 4.0]);
+        assert_eq!(arena.vector(row).unwrap().squared_norm(), 25.0);
+        assert_eq!(arena.id(row).unwrap(), id(7));
+        assert_eq!(arena.live_count(), 1);
+        assert!(!arena.is_visible(row, 4) && arena.is_visible(row, 5));
+
+        writer.kill(row, 9);
+        writer.kill(row, 6);
+        let seen: Vec<u64> = (0..12).filter(|s| arena.is_visible(row, *s)).collect();
+        assert_eq!(seen, [5, 6, 7, 8]);
+        assert!(!arena.is_dead(row, 8) && arena.is_dead(row, 9));
+        assert_eq!(arena.live_count(), 0);
+        assert_eq!((arena.killed(0), arena.killed(1)), (Some(row), None));
+    }
+
+    #[test]
+    fn a_hidden_row_takes_a_number_and_is_never_seen() {
+        let (arena, mut writer) = Arena::new(2);
+        let hidden = writer.push_hidden(id(1)).unwrap();
+        let row = writer.push(&[1.0, 0.0], id(2), 1).unwrap();
+        assert_eq!((hidden, row, arena.live_count()), (RowId(0), RowId(1), 1));
+        for snapshot in [0, 1, u64::MAX - 1, u64::MAX] {
+            assert!(!arena.is_visible(hidden, snapshot));
+        }
+        assert!(arena.is_dead(hidden, 0));
+        writer.kill(hidden, 3);
+        assert_eq!((arena.killed(0), arena.live_count()), (None, 1));
+    }
+
+    #[test]
+    fn another_dimension_and_an_unknown_row_change_nothing() {
+        let (arena, mut writer) = Arena::new(2);
+        let error = writer.push(&[1.0], id(1), 1).unwrap_err();
+        assert!(matches!(error, TalaError::DimensionMismatch { expected: 2, got: 1 }));
+        writer.kill(RowId(0), 1);
+        assert_eq!((arena.len(), arena.killed(0)), (0, None));
+        assert!(arena.row(RowId(0)).is_none() && !arena.is_visible(RowId(0), 1));
+    }
+}

@@ -1,0 +1,149 @@
+//! Storage that grows without moving what is there.
+//!
+//! A [`Columns`] is a row of buckets, each twice as long as the one before it, allocated when first
+//! needed. Readers hold references into it while the owner makes it longer. What is in it are
+//! atomics, so that the owner can write through a shared reference as well.
+
+use std::{io, sync::OnceLock};
+
+use tala_core::TalaError;
+
+/// Length of the first bucket, as a power of two. Short in models, so that they see it grow.
+const FIRST_LOG2: u32 = if cfg!(loom) { 1 } else { 10 };
+const BUCKET_COUNT: usize = (32 - FIRST_LOG2) as usize;
+
+/// Number of entries that a [`Columns`] can have: the last index is one less.
+pub(crate) const ENTRIES_MAX: u32 = u32::MAX - (1 << FIRST_LOG2) + 1;
+
+/// There is no room for another row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Full {
+    /// All row numbers are taken.
+    Rows,
+    /// The system gives no more memory.
+    Memory,
+}
+
+impl From<Full> for TalaError {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Rows => Self::TooLarge {
+                what: "number of rows",
+                got: u64::from(ENTRIES_MAX) + 1,
+                max: u64::from(ENTRIES_MAX),
+            },
+            Full::Memory => Self::Io(io::Error::from(io::ErrorKind::OutOfMemory)),
+        }
+    }
+}
+
+/// What a [`Columns`] can hold: something for which zeroed memory is a value. Large buckets then
+/// come from the system as untouched pages and cost nothing until they are used.
+#[cfg(not(loom))]
+pub(crate) trait Slot: bytemuck::Zeroable {}
+#[cfg(not(loom))]
+impl<T: bytemuck::Zeroable> Slot for T {}
+
+/// What a [`Columns`] can hold: loom's cells have to be made one by one.
+#[cfg(loom)]
+pub(crate) trait Slot: Default {}
+#[cfg(loom)]
+impl<T: Default> Slot for T {}
+
+fn zeroed<T: Slot>(length: usize) -> Result<Box<[T]>, Full> {
+    #[cfg(not(loom))]
+    return bytemuck::try_zeroed_slice_box(length).map_err(|()| Full::Memory);
+    #[cfg(loom)]
+    return Ok((0..length).map(|_| T::default()).collect());
+}
+
+/// Entries numbered from 0, each of `width` neighboring values.
+pub(crate) struct Columns<T> {
+    width: usize,
+    buckets: [OnceLock<Box<[T]>>; BUCKET_COUNT],
+}
+
+impl<T: Slot> Columns<T> {
+    /// Empty, with `width` values to the entry.
+    pub(crate) fn new(width: usize) -> Self {
+        Self { width, buckets: [const { OnceLock::new() }; BUCKET_COUNT] }
+    }
+
+    /// Makes room for entry `index`. New values are zero.
+    pub(crate) fn reserve(&self, index: u32) -> Result<(), Full> {
+        let place = place(index).ok_or(Full::Rows)?;
+        // `place` gives a bucket below `BUCKET_COUNT`.
+        let Some(bucket) = self.buckets.get(place.bucket) else { return Err(Full::Rows) };
+        if bucket.get().is_none() {
+            let entries = 1_usize << (place.bucket + FIRST_LOG2 as usize);
+            let length = entries.checked_mul(self.width).ok_or(Full::Memory)?;
+            // Only the one owner reserves; were there two, the first bucket set would stay.
+            let _ = bucket.set(zeroed(length)?);
+        }
+        Ok(())
+    }
+
+    /// The values of entry `index`, or `None` where no room was made for it.
+    pub(crate) fn get(&self, index: u32) -> Option<&[T]> {
+        let place = place(index)?;
+        let start = place.offset * self.width;
+        self.buckets.get(place.bucket)?.get()?.get(start..start + self.width)
+    }
+
+    /// The first value of entry `index`, or `None` where no room was made for it.
+    pub(crate) fn first(&self, index: u32) -> Option<&T> {
+        let place = place(index)?;
+        self.buckets.get(place.bucket)?.get()?.get(place.offset * self.width)
+    }
+}
+
+struct Place {
+    bucket: usize,
+    offset: usize,
+}
+
+/// Bucket `b` holds the indices from `2^b - 1` to `2^(b+1) - 2`, in units of the first length.
+fn place(index: u32) -> Option<Place> {
+    let shifted = index.checked_add(1 << FIRST_LOG2)?;
+    let log2 = shifted.ilog2();
+    Some(Place { bucket: (log2 - FIRST_LOG2) as usize, offset: (shifted - (1 << log2)) as usize })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_index_has_a_place_of_its_own() {
+        let mut expected = (0, 0);
+        for index in 0..100_000 {
+            let place = place(index).unwrap();
+            assert_eq!((place.bucket, place.offset), expected);
+            expected.1 += 1;
+            if expected.1 == 1 << (FIRST_LOG2 as usize + expected.0) {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        assert_eq!(place(ENTRIES_MAX - 1).unwrap().bucket, BUCKET_COUNT - 1);
+        assert!(place(ENTRIES_MAX).is_none());
+        assert_eq!(Columns::<AtomicU32>::new(1).reserve(ENTRIES_MAX), Err(Full::Rows));
+    }
+
+    #[test]
+    fn growing_moves_nothing() {
+        let columns = Columns::<AtomicU32>::new(3);
+        assert!(columns.get(0).is_none());
+        columns.reserve(0).unwrap();
+        let first = columns.get(0).unwrap();
+        first[2].store(7, Ordering::Relaxed);
+        for index in 0..5_000 {
+            columns.reserve(index).unwrap();
+        }
+        assert!(std::ptr::eq(first, columns.get(0).unwrap()));
+        assert_eq!(first[2].load(Ordering::Relaxed), 7);
+        assert_eq!(columns.get(4_999).unwrap().len(), 3);
+        assert_eq!(columns.first(4_999).unwrap().load(Ordering::Relaxed), 0);
+    }
+}

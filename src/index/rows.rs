@@ -1,0 +1,189 @@
+//! The f32 rows themselves: the one place of this room that needs `unsafe`.
+//!
+//! A row is written once by the one [`RowsWriter`], then published by raising `len`, and never
+//! written again. Readers see a row only below `len`. Rows start on 64-byte boundaries, so that a
+//! row of 16 components is one cache line and SIMD loads never straddle two.
+
+#![allow(unsafe_code)]
+
+use std::{cell::UnsafeCell, sync::Arc};
+
+use super::columns::{Columns, ENTRIES_MAX, Full};
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+const LINE_FLOATS: usize = 16;
+
+/// One cache line of a row.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Line([f32; LINE_FLOATS]);
+
+// SAFETY: `Line` is an array of f32 without padding (64 bytes, aligned to 64), and f32 is zeroable.
+unsafe impl bytemuck::Zeroable for Line {}
+
+/// Rows of `[f32; dim]`, row-major, each padded with zeros to whole cache lines.
+pub(crate) struct Rows {
+    dim: usize,
+    lines: Columns<UnsafeCell<Line>>,
+    /// Rows below this number are written and never change.
+    len: AtomicU32,
+    /// What a model watches in place of the lines: one cell for each row.
+    #[cfg(loom)]
+    watched: Columns<crate::sync::cell::UnsafeCell<()>>,
+}
+
+// SAFETY: the only cells are `lines` (and `watched`, their shadow). They are written by
+// `RowsWriter::stage` alone, at the row number `len`, through `&mut` of the one writer, and read by
+// `Rows::get` alone, below `len`. `len` is raised with Release after the row is written and read
+// with Acquire before it is used, so each write happens before every read of the same row, and two
+// writes of a row are of one thread.
+unsafe impl Sync for Rows {}
+
+/// The one writer of a [`Rows`].
+pub(crate) struct RowsWriter {
+    rows: Arc<Rows>,
+    /// Whether row number `len` is written.
+    staged: bool,
+}
+
+impl Rows {
+    /// Empty rows of dimension `dim`, and the one writer of them.
+    pub(crate) fn new(dim: usize) -> (Arc<Self>, RowsWriter) {
+        let rows = Arc::new(Self {
+            dim,
+            lines: Columns::new(dim.div_ceil(LINE_FLOATS)),
+            len: AtomicU32::new(0),
+            #[cfg(loom)]
+            watched: Columns::new(1),
+        });
+        (Arc::clone(&rows), RowsWriter { rows, staged: false })
+    }
+
+    /// Number of components of a row.
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Number of published rows.
+    pub(crate) fn len(&self) -> u32 {
+        // Pairs with the Release in `publish`.
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// The components of a published row: `[f32; dim]`.
+    pub(crate) fn get(&self, row: u32) -> Option<&[f32]> {
+        if row >= self.len() {
+            return None;
+        }
+        let lines: &[UnsafeCell<Line>] = self.lines.get(row)?;
+        #[cfg(loom)]
+        self.watched.first(row)?.with(|_| ());
+        // SAFETY: `lines` are `ceil(dim / 16)` neighboring lines of 16 f32 without padding between
+        // them, so `dim` floats from their start lie inside and are aligned, and zeroed memory or a
+        // later write initialised them. The row is below `len`: it was written before `len` was
+        // raised (see `impl Sync`) and is never written again, so a shared reference to it is sound
+        // for as long as `self` keeps the memory, and buckets are never freed or moved before.
+        // The pointer comes from the slice of all lines, so it may reach all of them, and
+        // `UnsafeCell<Line>` has the layout of `Line`.
+        Some(unsafe { std::slice::from_raw_parts(lines.as_ptr().cast::<f32>(), self.dim) })
+    }
+}
+
+impl RowsWriter {
+    /// Writes the next row, which readers do not see before [`RowsWriter::publish`], and returns
+    /// its number. Components past the dimension are ignored, missing ones are zero. Staging again
+    /// overwrites what was staged.
+    pub(crate) fn stage(&mut self, values: &[f32]) -> Result<u32, Full> {
+        let rows = &*self.rows;
+        // Only this writer changes `len`.
+        let row = rows.len.load(Ordering::Relaxed);
+        if row >= ENTRIES_MAX {
+            return Err(Full::Rows);
+        }
+        rows.lines.reserve(row)?;
+        #[cfg(loom)]
+        {
+            rows.watched.reserve(row)?;
+            rows.watched.first(row).ok_or(Full::Memory)?.with_mut(|_| ());
+        }
+        let lines = rows.lines.get(row).ok_or(Full::Memory)?;
+        let mut chunks = values.get(..rows.dim).unwrap_or(values).chunks(LINE_FLOATS);
+        for cell in lines {
+            let chunk = chunks.next().unwrap_or(&[]);
+            let mut line = Line::default();
+            for (to, from) in line.0.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            // SAFETY: the pointer is that of a live `UnsafeCell`. No reference into this row
+            // exists: `get` gives none at or above `len`, and this row's number is `len`. No other
+            // thread writes: `self` is the only writer, borrowed mutably.
+            unsafe { *cell.get() = line };
+        }
+        self.staged = true;
+        Ok(row)
+    }
+
+    /// Makes the staged row visible to readers; without one, nothing changes.
+    pub(crate) fn publish(&mut self) {
+        if std::mem::take(&mut self.staged) {
+            let row = self.rows.len.load(Ordering::Relaxed);
+            // Pairs with the Acquire in `len`: whoever sees the number sees the row.
+            self.rows.len.store(row + 1, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_aligned_bit_for_bit_and_invisible_until_published() {
+        for dim in [0, 1, 15, 16, 17, 40] {
+            let (rows, mut writer) = Rows::new(dim);
+            let values: Vec<f32> = (0..dim).map(|i| i as f32 - 0.5).collect();
+            for expected in 0..3_000 {
+                let row = writer.stage(&values).unwrap();
+                assert_eq!(row, expected);
+                assert!(rows.get(row).is_none());
+                writer.publish();
+                let got = rows.get(row).unwrap();
+                assert_eq!(got, values);
+                assert_eq!(got.as_ptr() as usize % 64, 0);
+            }
+            assert_eq!(rows.len(), 3_000);
+        }
+    }
+
+    #[test]
+    fn staging_again_overwrites_and_short_rows_are_padded() {
+        let (rows, mut writer) = Rows::new(3);
+        writer.stage(&[1.0, 2.0, 3.0]).unwrap();
+        writer.stage(&[4.0]).unwrap();
+        writer.publish();
+        writer.publish();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows.get(0).unwrap(), [4.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn readers_on_other_threads_see_whole_rows() {
+        let (rows, mut writer) = Rows::new(24);
+        let count = if cfg!(miri) { 50 } else { 20_000 };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while rows.len() < count {
+                        if let Some(last) = rows.len().checked_sub(1) {
+                            assert_eq!(rows.get(last).unwrap(), [last as f32; 24]);
+                        }
+                    }
+                });
+            }
+            for number in 0..count {
+                writer.stage(&[number as f32; 24]).unwrap();
+                writer.publish();
+            }
+        });
+    }
+}

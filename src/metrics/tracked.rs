@@ -1,0 +1,248 @@
+//! Locks that count themselves.
+//!
+//! A guard records its wait when it is made and its hold when it is dropped, so no path through
+//! the code goes uncounted, early returns and panics included. Each lock has a rank; debug builds
+//! assert that a thread takes locks in rising rank only, which rules out deadlock by order.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+use super::{LockStats, StorageMetrics};
+use crate::sync::{self, now_ns};
+
+/// The five locks of the engine, in the order in which one thread may take them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum LockRank {
+    Wal,
+    IndexMap,
+    Intents,
+    Hot,
+    Hnsw,
+}
+
+impl LockRank {
+    fn stats(self, metrics: &StorageMetrics) -> &LockStats {
+        match self {
+            Self::Wal => &metrics.wal_lock,
+            Self::Hot => &metrics.hot_lock,
+            Self::IndexMap => &metrics.index_map_lock,
+            Self::Intents => &metrics.intents_lock,
+            Self::Hnsw => &metrics.hnsw_lock,
+        }
+    }
+}
+
+#[cfg(all(debug_assertions, not(loom)))]
+mod held {
+    use std::cell::RefCell;
+
+    use super::LockRank;
+
+    thread_local! {
+        static HELD: RefCell<Vec<LockRank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn enter(rank: LockRank) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(&last) = held.last() {
+                assert!(last < rank, "lock order: {rank:?} asked for while {last:?} is held");
+            }
+            held.push(rank);
+        });
+    }
+
+    pub(super) fn leave(rank: LockRank) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(position) = held.iter().rposition(|&other| other == rank) {
+                held.remove(position);
+            }
+        });
+    }
+}
+
+#[cfg(not(all(debug_assertions, not(loom))))]
+mod held {
+    use super::LockRank;
+
+    pub(super) fn enter(_: LockRank) {}
+    pub(super) fn leave(_: LockRank) {}
+}
+
+/// Wait and hold of one acquisition; dropping it, after the lock's own guard, ends the hold.
+struct Recorder<'a> {
+    metrics: &'a StorageMetrics,
+    rank: LockRank,
+    since_ns: u64,
+}
+
+impl<'a> Recorder<'a> {
+    fn acquire<G>(
+        metrics: &'a StorageMetrics,
+        rank: LockRank,
+        attempt: impl FnOnce() -> Option<G>,
+        wait: impl FnOnce() -> G,
+    ) -> (G, Self) {
+        held::enter(rank);
+        let (guard, wait_ns, since_ns) = match attempt() {
+            Some(guard) => (guard, 0, now_ns()),
+            None => {
+                let asked_ns = now_ns();
+                let guard = wait();
+                let since_ns = now_ns();
+                (guard, since_ns.saturating_sub(asked_ns), since_ns)
+            }
+        };
+        rank.stats(metrics).record_acquisition(wait_ns);
+        (guard, Self { metrics, rank, since_ns })
+    }
+}
+
+impl Drop for Recorder<'_> {
+    fn drop(&mut self) {
+        self.rank.stats(self.metrics).record_release(now_ns().saturating_sub(self.since_ns));
+        held::leave(self.rank);
+    }
+}
+
+/// A guard of a tracked lock. Field order is drop order: the lock is released first, so that
+/// recording never lengthens a hold.
+pub(crate) struct Guard<'a, G> {
+    inner: G,
+    _recorder: Recorder<'a>,
+}
+
+impl<G: Deref> Deref for Guard<'_, G> {
+    type Target = G::Target;
+    fn deref(&self) -> &G::Target {
+        &self.inner
+    }
+}
+
+impl<G: DerefMut> DerefMut for Guard<'_, G> {
+    fn deref_mut(&mut self) -> &mut G::Target {
+        &mut self.inner
+    }
+}
+
+/// A mutex that counts itself.
+#[derive(Debug)]
+pub(crate) struct TrackedMutex<T> {
+    lock: sync::Mutex<T>,
+    metrics: Arc<StorageMetrics>,
+    rank: LockRank,
+}
+
+impl<T> TrackedMutex<T> {
+    pub(crate) fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
+        Self { lock: sync::Mutex::new(value), metrics: Arc::clone(metrics), rank }
+    }
+
+    pub(crate) fn lock(&self) -> Guard<'_, sync::MutexGuard<'_, T>> {
+        let (inner, recorder) = Recorder::acquire(
+            &self.metrics,
+            self.rank,
+            || self.lock.try_lock(),
+            || self.lock.lock(),
+        );
+        Guard { inner, _recorder: recorder }
+    }
+}
+
+/// A read-write lock that counts itself, readers and writers alike.
+#[derive(Debug)]
+pub(crate) struct TrackedRwLock<T> {
+    lock: sync::RwLock<T>,
+    metrics: Arc<StorageMetrics>,
+    rank: LockRank,
+}
+
+impl<T> TrackedRwLock<T> {
+    pub(crate) fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
+        Self { lock: sync::RwLock::new(value), metrics: Arc::clone(metrics), rank }
+    }
+
+    pub(crate) fn read(&self) -> Guard<'_, sync::RwLockReadGuard<'_, T>> {
+        let (inner, recorder) = Recorder::acquire(
+            &self.metrics,
+            self.rank,
+            || self.lock.try_read(),
+            || self.lock.read(),
+        );
+        Guard { inner, _recorder: recorder }
+    }
+
+    pub(crate) fn write(&self) -> Guard<'_, sync::RwLockWriteGuard<'_, T>> {
+        let (inner, recorder) = Recorder::acquire(
+            &self.metrics,
+            self.rank,
+            || self.lock.try_write(),
+            || self.lock.write(),
+        );
+        Guard { inner, _recorder: recorder }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    #[test]
+    fn every_guard_counts_once_even_when_its_holder_panics() {
+        let metrics = Arc::new(StorageMetrics::default());
+        let lock = TrackedRwLock::new(1, &metrics, LockRank::Intents);
+        drop(lock.read());
+        *lock.write() += 1;
+        let panicked = sync::catch_panic(|| {
+            let _guard = lock.read();
+            panic!("while holding");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(*lock.read(), 2);
+        assert_eq!(metrics.intents_lock.acquisitions.load(Relaxed), 4);
+        assert!(metrics.intents_lock.total_hold_ns.load(Relaxed) > 0);
+    }
+
+    #[test]
+    fn a_wait_is_seen_by_the_one_who_waited() {
+        let metrics = Arc::new(StorageMetrics::default());
+        let lock = Arc::new(TrackedMutex::new((), &metrics, LockRank::Hot));
+        let guard = lock.lock();
+        let waiting = Arc::new(std::sync::Barrier::new(2));
+        let thread = {
+            let (lock, waiting) = (Arc::clone(&lock), Arc::clone(&waiting));
+            std::thread::spawn(move || {
+                waiting.wait();
+                drop(lock.lock());
+            })
+        };
+        waiting.wait();
+        // Held until the other thread's attempt has failed and it waits: its wait is the time
+        // from there on, so it is enough to keep the lock while the clock moves on.
+        let until_ns = now_ns() + 20_000_000;
+        while now_ns() < until_ns {
+            std::thread::yield_now();
+        }
+        drop(guard);
+        thread.join().unwrap();
+        assert_eq!(metrics.hot_lock.acquisitions.load(Relaxed), 2);
+        assert!(metrics.hot_lock.max_hold_ns.load(Relaxed) >= 20_000_000);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn two_locks_in_falling_rank_are_refused() {
+        let metrics = Arc::new(StorageMetrics::default());
+        let low = TrackedMutex::new((), &metrics, LockRank::Hot);
+        let high = TrackedMutex::new((), &metrics, LockRank::Hnsw);
+        drop((low.lock(), high.lock()));
+        let wrong = sync::catch_panic(|| {
+            let _high = high.lock();
+            let _low = low.lock();
+        });
+        assert!(wrong.unwrap_err().contains("lock order"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The segment flusher: turns full hot buffers into published segments, and lets go of the logs
+//! that they cover.
+//!
+//! In this order, each step durable before the next: the segment's file, the MANIFEST that lists
+//! it, and only then the removal of logs. Whatever a crash leaves in between is either still
+//! covered by a log or already by a listed segment.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tala_core::{SegmentId, StopCause, TalaError};
+
+use super::{HotBuffer, Manifest, write_segment};
+use crate::{
+    actor::{Actor, Flow},
+    entry::Embeddings,
+    files::DirLock,
+    ids::{FileNumber, SeqNo},
+    metrics::{StorageMetrics, record_stage},
+    sync::{Inbox, Mutex, Reply, now_ns},
+};
+
+/// What the flusher is asked for.
+pub enum FlushLetter {
+    /// Publish a segment of this buffer.
+    Seal {
+        /// What the segment holds.
+        buffer: HotBuffer,
+        /// The last sequence number that the segment covers.
+        last_seq: SeqNo,
+        /// The last log file that the segment covers.
+        log: FileNumber,
+        /// Answered when the segment is published.
+        reply: Option<Reply<()>>,
+    },
+    /// Answer when everything sealed before is published.
+    After(Reply<()>),
+    /// Finish.
+    Close,
+}
+
+/// Where segments are published.
+pub trait SegmentStore: Send + 'static {
+    /// Publishes a segment, durably, and lets go of the logs that it covers. Returns the bytes of
+    /// the segment; 0 where the buffer had nothing to say and none was needed.
+    ///
+    /// # Errors
+    /// The operating system refused, or a limit of the format is exceeded.
+    fn publish(
+        &mut self,
+        buffer: &HotBuffer,
+        last_seq: SeqNo,
+        log: FileNumber,
+    ) -> Result<u64, TalaError>;
+}
+
+/// The actor.
+pub struct FlushActor<S> {
+    store: S,
+    metrics: Arc<StorageMetrics>,
+}
+
+impl<S: SegmentStore> FlushActor<S> {
+    /// A flusher into `store`.
+    pub fn new(store: S, metrics: Arc<StorageMetrics>) -> Self {
+        Self { store, metrics }
+    }
+}
+
+impl<S: SegmentStore> Actor for FlushActor<S> {
+    const NAME: &'static str = "tala-flush";
+    type Letter = FlushLetter;
+
+    fn step(
+        &mut self,
+        letter: FlushLetter,
+        _inbox: &Inbox<FlushLetter>,
+    ) -> Result<Flow, StopCause> {
+        match letter {
+            FlushLetter::Seal { buffer, last_seq, log, reply } => {
+                let since_ns = now_ns();
+                let bytes =
+                    self.store.publish(&buffer, last_seq, log).map_err(StopCause::Failed)?;
+                if bytes > 0 {
+                    let metrics = &self.metrics;
+                    record_stage(
+                        &metrics.segment_flush_ns,
+                        &metrics.segment_flush_count,
+                        since_ns,
+                        1,
+                    );
+                    metrics.total_bytes_flushed.fetch_add(bytes, Relaxed);
+                    metrics.segments_flushed_count.fetch_add(1, Relaxed);
+                }
+                if let Some(reply) = reply {
+                    reply.send(());
+                }
+                Ok(Flow::Continue)
+            }
+            FlushLetter::After(reply) => {
+                reply.send(());
+                Ok(Flow::Continue)
+            }
+            FlushLetter::Close => Ok(Flow::Stop),
+        }
+    }
+}
+
+/// Segments as files of a directory.
+pub struct DiskSegments<E> {
+    dir: PathBuf,
+    /// Path of a log, which this room knows nothing else of.
+    log_path: fn(&Path, FileNumber) -> PathBuf,
+    /// The MANIFEST as last published; others only look at it.
+    manifest: Arc<Mutex<Manifest>>,
+    embeddings: Arc<E>,
+    /// The directory stays locked while a segment may still be written.
+    _lock: Arc<DirLock>,
+}
+
+impl<E: Embeddings> DiskSegments<E> {
+    /// Segments in `dir`, as `manifest` lists them.
+    pub fn new(
+        dir: PathBuf,
+        log_path: fn(&Path, FileNumber) -> PathBuf,
+        manifest: Arc<Mutex<Manifest>>,
+        embeddings: Arc<E>,
+        lock: Arc<DirLock>,
+    ) -> Self {
+        Self { dir, log_path, manifest, embeddings, _lock: lock }
+    }
+}
+
+impl<E: Embeddings> SegmentStore for DiskSegments<E> {
+    fn publish(
+        &mut self,
+        buffer: &HotBuffer,
+        last_seq: SeqNo,
+        log: FileNumber,
+    ) -> Result<u64, TalaError> {
+        let mut manifest = self.manifest.lock().clone();
+        let bytes = if buffer.says_nothing() {
+            0
+        } else {
+            let covers = (manifest.covered_seq().next(), last_seq);
+            let entry = write_segment(
+                &self.dir,
+                buffer,
+                manifest.next_segment,
+                covers,
+                epoch_ns(),
+                &*self.embeddings,
+            )?;
+            manifest.next_segment = SegmentId(entry.id.0 + 1);
+            manifest.segments.push(entry);
+            entry.bytes
+        };
+        let retired = manifest.retire_logs(log, last_seq);
+        manifest.publish(&self.dir)?;
+        *self.manifest.lock() = manifest;
+        for number in retired {
+            // A log that stays is listed no more, and the next open removes it.
+            let _ = std::fs::remove_file((self.log_path)(&self.dir, number));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Now, in nanoseconds since the epoch; 0 before it.
+pub(crate) fn epoch_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,42 @@
+//! The room through which everything that blocks, spawns or tells time is imported.
+//!
+//! One code, two worlds. `native` is what users run: parking_lot locks, crossbeam-channel
+//! mailboxes, flume replies, std threads. `model` has the same names and signatures on top of
+//! loom, so that the models in `loom-tests` explore the production code and not a copy of it.
+//! The model is never kinder than the real thing: a queue whose receiver is gone keeps its
+//! letters, because the real ones do.
+//!
+//! [`std::sync::Arc`] and [`std::sync::OnceLock`] are used as they are in both worlds. Neither
+//! orders anything here: an `Arc` only keeps things alive, and every `OnceLock` has one setter
+//! and readers that never wait.
+
+#[cfg(not(loom))]
+mod native;
+#[cfg(not(loom))]
+pub use native::*;
+
+#[cfg(loom)]
+mod model;
+#[cfg(loom)]
+pub use model::*;
+
+/// What a wait for a letter ended with.
+pub enum Received<T> {
+    /// A letter.
+    Letter(T),
+    /// No letter so far: the deadline passed, or none was there and none was waited for.
+    Nothing,
+    /// Every outbox is gone and the mailbox is empty.
+    Closed,
+}
+
+/// How long a mailbox may be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Take what is there.
+    None,
+    /// Wait until this time, in nanoseconds of [`now_ns`].
+    Until(u64),
+    /// Wait as long as it takes.
+    Endless,
+}

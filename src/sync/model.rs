@@ -1,0 +1,339 @@
+//! The world of the models: the names and signatures of `native`, on loom.
+//!
+//! loom has no bounded channel, no deadline and no clock. A mailbox is a mutex and two condition
+//! variables; a deadline never passes; the clock stands still.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    task::{Poll, Waker},
+};
+
+use super::{Patience, Received};
+
+/// Atomics.
+pub mod atomic {
+    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+}
+
+/// Cells whose access rules loom checks.
+pub mod cell {
+    pub use loom::cell::UnsafeCell;
+}
+
+/// Time stands still in a model.
+pub fn now_ns() -> u64 {
+    0
+}
+
+/// Runs `future` to its end on this thread.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    loom::future::block_on(future)
+}
+
+/// Runs `f`. A panic in a model is a finding, so it goes on up.
+pub fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    Ok(f())
+}
+
+const UNPOISONED: &str = "a panic ends the model, so nobody sees a poisoned lock";
+
+/// loom's mutex with parking_lot's interface.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+/// Guard of a [`Mutex`].
+#[derive(Debug)]
+pub struct MutexGuard<'a, T>(loom::sync::MutexGuard<'a, T>);
+
+impl<T> Mutex<T> {
+    /// Wraps a value.
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard(self.0.lock().expect(UNPOISONED))
+    }
+
+    /// Never has the lock at once: whoever tries must be ready to wait, and one way is enough to
+    /// explore.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        None
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// loom's read-write lock with parking_lot's interface.
+#[derive(Debug, Default)]
+pub struct RwLock<T>(loom::sync::RwLock<T>);
+
+/// Shared guard of a [`RwLock`].
+#[derive(Debug)]
+pub struct RwLockReadGuard<'a, T>(loom::sync::RwLockReadGuard<'a, T>);
+
+/// Exclusive guard of a [`RwLock`].
+#[derive(Debug)]
+pub struct RwLockWriteGuard<'a, T>(loom::sync::RwLockWriteGuard<'a, T>);
+
+impl<T> RwLock<T> {
+    /// Wraps a value.
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::RwLock::new(value))
+    }
+
+    /// Waits for shared access.
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        RwLockReadGuard(self.0.read().expect(UNPOISONED))
+    }
+
+    /// Waits for exclusive access.
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        RwLockWriteGuard(self.0.write().expect(UNPOISONED))
+    }
+
+    /// See [`Mutex::try_lock`].
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+        None
+    }
+
+    /// See [`Mutex::try_lock`].
+    pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
+        None
+    }
+}
+
+impl<T> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for RwLockWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// A running model thread.
+#[derive(Debug)]
+pub struct Thread(loom::thread::JoinHandle<()>);
+
+impl Thread {
+    /// Starts a thread.
+    ///
+    /// # Errors
+    /// None in a model.
+    pub fn spawn(_name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        Ok(Self(loom::thread::spawn(body)))
+    }
+
+    /// Whether the caller runs on this thread.
+    pub fn is_current(&self) -> bool {
+        self.0.thread().id() == loom::thread::current().id()
+    }
+
+    /// Waits for its end.
+    pub fn join(self) {
+        self.0.join().expect("a panic ends the model");
+    }
+}
+
+struct Queue<T> {
+    letters: VecDeque<T>,
+    capacity: usize,
+    senders: usize,
+    receiver_gone: bool,
+}
+
+struct Shared<T> {
+    queue: loom::sync::Mutex<Queue<T>>,
+    not_empty: loom::sync::Condvar,
+    not_full: loom::sync::Condvar,
+}
+
+/// The sending side of a mailbox.
+pub struct Outbox<T>(Arc<Shared<T>>);
+
+/// The receiving side of a mailbox.
+pub struct Inbox<T>(Arc<Shared<T>>);
+
+/// A mailbox for at most `capacity` letters.
+#[must_use]
+pub fn mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
+    let queue = Queue { letters: VecDeque::new(), capacity, senders: 1, receiver_gone: false };
+    let shared = Arc::new(Shared {
+        queue: loom::sync::Mutex::new(queue),
+        not_empty: loom::sync::Condvar::new(),
+        not_full: loom::sync::Condvar::new(),
+    });
+    (Outbox(Arc::clone(&shared)), Inbox(shared))
+}
+
+impl<T> Clone for Outbox<T> {
+    fn clone(&self) -> Self {
+        self.0.queue.lock().expect(UNPOISONED).senders += 1;
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Drop for Outbox<T> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        queue.senders -= 1;
+        if queue.senders == 0 {
+            self.0.not_empty.notify_all();
+        }
+    }
+}
+
+impl<T> Outbox<T> {
+    /// Puts a letter into the mailbox, waiting for room.
+    ///
+    /// # Errors
+    /// The receiver is gone; the letter comes back.
+    pub fn send(&self, letter: T) -> Result<(), T> {
+        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        while queue.letters.len() >= queue.capacity && !queue.receiver_gone {
+            queue = self.0.not_full.wait(queue).expect(UNPOISONED);
+        }
+        if queue.receiver_gone {
+            return Err(letter);
+        }
+        queue.letters.push_back(letter);
+        self.0.not_empty.notify_one();
+        Ok(())
+    }
+
+    /// Puts a letter into the mailbox if there is room now.
+    ///
+    /// # Errors
+    /// There is no room, or the receiver is gone; the letter comes back.
+    pub fn try_send(&self, letter: T) -> Result<(), T> {
+        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        if queue.receiver_gone || queue.letters.len() >= queue.capacity {
+            return Err(letter);
+        }
+        queue.letters.push_back(letter);
+        self.0.not_empty.notify_one();
+        Ok(())
+    }
+}
+
+impl<T> Inbox<T> {
+    /// Takes the next letter, waiting for it as long as `patience` says; a deadline never passes.
+    pub fn receive(&self, patience: Patience) -> Received<T> {
+        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        loop {
+            if let Some(letter) = queue.letters.pop_front() {
+                self.0.not_full.notify_one();
+                return Received::Letter(letter);
+            }
+            if queue.senders == 0 {
+                return Received::Closed;
+            }
+            if patience == Patience::None {
+                return Received::Nothing;
+            }
+            queue = self.0.not_empty.wait(queue).expect(UNPOISONED);
+        }
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.0.queue.lock().expect(UNPOISONED).receiver_gone = true;
+        self.0.not_full.notify_all();
+    }
+}
+
+enum Slot<T> {
+    Waiting(Option<Waker>),
+    Answered(T),
+    Dropped,
+}
+
+/// The right to answer one request, once.
+pub struct Reply<T>(Arc<loom::sync::Mutex<Slot<T>>>);
+
+/// Where the answer to one request arrives.
+pub struct Answer<T>(Arc<loom::sync::Mutex<Slot<T>>>);
+
+/// A channel for one answer.
+#[must_use]
+pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
+    let slot = Arc::new(loom::sync::Mutex::new(Slot::Waiting(None)));
+    (Reply(Arc::clone(&slot)), Answer(slot))
+}
+
+fn settle<T>(slot: &loom::sync::Mutex<Slot<T>>, new: Slot<T>) {
+    let mut guard = slot.lock().expect(UNPOISONED);
+    if let Slot::Waiting(waker) = &mut *guard {
+        let waker = waker.take();
+        *guard = new;
+        drop(guard);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Reply<T> {
+    /// Answers.
+    pub fn send(self, answer: T) {
+        settle(&self.0, Slot::Answered(answer));
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        settle(&self.0, Slot::Dropped);
+    }
+}
+
+impl<T> Answer<T> {
+    /// Waits for the answer; `None` when the reply was dropped without one.
+    pub fn wait(self) -> Option<T> {
+        block_on(self.wait_async())
+    }
+
+    /// [`Answer::wait`] for a task.
+    pub async fn wait_async(self) -> Option<T> {
+        poll_fn(|context| {
+            let mut guard = self.0.lock().expect(UNPOISONED);
+            match std::mem::replace(&mut *guard, Slot::Dropped) {
+                Slot::Answered(answer) => Poll::Ready(Some(answer)),
+                Slot::Dropped => Poll::Ready(None),
+                Slot::Waiting(_) => {
+                    *guard = Slot::Waiting(Some(context.waker().clone()));
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,385 @@
+//! The log's writer: the one thread that decides the order of all writes.
+//!
+//! One round: take what is queued, give sequence numbers, append in one write, make it durable
+//! (once for all of them), publish, answer. There is no timer and no batching delay: while one
+//! round waits for the disk, the mailbox fills, and the next round takes all of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tala_core::{IntentId, StopCause, TalaError};
+
+use super::{Encoded, LogFile, LogOp, Mark, Stamp};
+use crate::{
+    actor::{Actor, Fate, Flow},
+    gate::Permit,
+    ids::{FileNumber, SeqNo},
+    metrics::{StorageMetrics, TrackedMutex, record_stage},
+    options::Durability,
+    sync::{Inbox, Patience, Received, Reply, now_ns},
+};
+
+/// A round takes letters until it has this many bytes of records; a larger single request makes a
+/// round of its own.
+const ROUND_BYTES: usize = 4 << 20;
+/// A round takes letters until it has this many records.
+const ROUND_RECORDS: usize = 4_096;
+
+/// What the writer is asked for.
+pub enum WalLetter {
+    /// Write these operations, one after the other with nothing between them.
+    Write(WriteRequest),
+    /// Make everything written so far durable, whatever the durability level.
+    Sync(Reply<()>),
+    /// Turn the hot buffer into a segment; answered when the segment is published.
+    Flush(Reply<()>),
+    /// Finish.
+    Close,
+}
+
+/// A request to write.
+pub struct WriteRequest {
+    /// What to write.
+    pub ops: Vec<PreparedOp>,
+    /// The sender's places in the mailbox, given back when the letter is taken out.
+    pub room: Vec<Permit>,
+    /// The sender's share of the rows that may wait to be linked; kept on publication.
+    pub lag: Option<Permit>,
+    /// Answered with whether the operation applied: `false` for an outcome or a removal whose
+    /// intent does not exist in log order.
+    pub reply: Reply<bool>,
+}
+
+/// An operation and, for engines with a log, its record as far as its sender could encode it.
+pub struct PreparedOp {
+    /// What to do.
+    pub op: LogOp,
+    /// Its record.
+    pub encoded: Option<Encoded>,
+}
+
+impl PreparedOp {
+    /// Bytes that it holds on its way to the log: of the record, and of the embedding.
+    pub fn bytes(&self) -> usize {
+        let embedding = match &self.op {
+            LogOp::Insert(intent) => 4 * intent.embedding.len(),
+            _ => 0,
+        };
+        self.encoded.as_ref().map_or(0, |encoded| encoded.encoded_len() as usize) + embedding
+    }
+}
+
+/// An operation with its place in the log, on its way to publication.
+pub struct Staged {
+    /// Its place.
+    pub seq: SeqNo,
+    /// What to do.
+    pub op: LogOp,
+    /// Whether readers may see the store as it is after this operation; `false` inside a batch.
+    pub ends_unit: bool,
+}
+
+/// Where a log was cut, and so what the segment made of the hot buffer covers.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The last sequence number covered.
+    pub last_seq: SeqNo,
+    /// The last log file covered.
+    pub log: FileNumber,
+}
+
+/// What becomes of durable writes.
+pub trait CommitSink: Send + 'static {
+    /// Whether an intent exists in what was published.
+    fn contains(&self, id: &IntentId) -> bool;
+
+    /// Makes operations visible in order; empties `staged`.
+    ///
+    /// # Errors
+    /// No row is left.
+    fn publish(&mut self, staged: &mut Vec<Staged>) -> Result<(), StopCause>;
+
+    /// Whether the hot buffer has reached its capacity in intents.
+    fn is_full(&self) -> bool;
+
+    /// Whether a segment made of the hot buffer would say nothing.
+    fn says_nothing(&self) -> bool;
+
+    /// Sends the hot buffer off to become a segment that covers everything up to `cut`, waiting
+    /// while earlier ones are still being written. Answers when the segment is published.
+    fn seal(&mut self, cut: Cut, reply: Option<Reply<()>>);
+
+    /// Answers when the segments sealed so far are published.
+    fn after_seals(&mut self, reply: Reply<()>);
+
+    /// Empties the hot buffer of an engine that has no segments.
+    fn discard(&mut self);
+}
+
+/// The log as its writer sees it.
+pub struct Log<F> {
+    /// The open file, behind the lock that the metrics know as `wal_lock`.
+    pub file: TrackedMutex<F>,
+    /// Number of the open file.
+    pub number: FileNumber,
+    /// When a write counts as done.
+    pub durability: Durability,
+    /// How many bytes make the hot buffer full.
+    pub bytes_max: u64,
+    /// Bytes of log, in this file and older ones, that the hot buffer covers.
+    pub covered_bytes: u64,
+    /// Everything up to here is durable.
+    pub synced: SeqNo,
+    /// Since when something waits to be made durable.
+    pub unsynced_since_ns: Option<u64>,
+}
+
+/// The actor.
+pub struct WalActor<F, S> {
+    log: Option<Log<F>>,
+    sink: S,
+    next: SeqNo,
+    round: Round,
+    fate: Arc<Fate>,
+    metrics: Arc<StorageMetrics>,
+}
+
+/// What one round has taken so far. Its buffers are kept from round to round.
+#[derive(Default)]
+struct Round {
+    bytes: Vec<u8>,
+    staged: Vec<Staged>,
+    /// Whether the ids touched in this round will exist after it.
+    exists: HashMap<IntentId, bool>,
+    lag: Vec<Permit>,
+    answers: Vec<(Reply<bool>, bool)>,
+    synced: Vec<Reply<()>>,
+}
+
+impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
+    /// A writer that goes on at `next`.
+    pub fn new(
+        log: Option<Log<F>>,
+        sink: S,
+        next: SeqNo,
+        fate: Arc<Fate>,
+        metrics: Arc<StorageMetrics>,
+    ) -> Self {
+        Self { log, sink, next, round: Round::default(), fate, metrics }
+    }
+
+    /// Takes one request into the round.
+    fn stage(&mut self, request: WriteRequest) {
+        let WriteRequest { ops, room, lag, reply } = request;
+        drop(room);
+        let mut applies = true;
+        let ops_count = ops.len();
+        for (index, PreparedOp { op, encoded }) in ops.into_iter().enumerate() {
+            let exists_after = match &op {
+                LogOp::Insert(intent) => Some((intent.id, true)),
+                LogOp::Outcome { id, .. } | LogOp::Removal { id } => {
+                    let exists = self.round.exists.get(id).copied();
+                    applies = exists.unwrap_or_else(|| self.sink.contains(id));
+                    if !applies {
+                        continue;
+                    }
+                    matches!(op, LogOp::Removal { .. }).then_some((*id, false))
+                }
+                LogOp::Mark(_) => None,
+            };
+            if let Some((id, exists)) = exists_after {
+                self.round.exists.insert(id, exists);
+            }
+            let seq = self.next;
+            self.next = seq.next();
+            if let (Some(log), Some(encoded)) = (&self.log, encoded) {
+                let stamp = Stamp { seq, file: log.number, synced: log.synced };
+                encoded.stamp_into(&mut self.round.bytes, stamp);
+            }
+            self.round.staged.push(Staged { seq, op, ends_unit: index + 1 == ops_count });
+        }
+        self.round.lag.extend(lag);
+        self.round.answers.push((reply, applies));
+    }
+
+    /// Durable, then visible, then answered.
+    fn commit(&mut self) -> Result<(), StopCause> {
+        // A thread of ours may have died since the last round: from then on nothing is answered.
+        self.fate.check().map_err(StopCause::Failed)?;
+        self.write().map_err(StopCause::Failed)?;
+        self.sink.publish(&mut self.round.staged)?;
+        self.round.lag.drain(..).for_each(Permit::keep);
+        self.round.exists.clear();
+        self.fate.check().map_err(StopCause::Failed)?;
+        for (reply, applies) in self.round.answers.drain(..) {
+            reply.send(applies);
+        }
+        for reply in self.round.synced.drain(..) {
+            reply.send(());
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), TalaError> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let Round { bytes, staged, synced, .. } = &mut self.round;
+        let since_ns = now_ns();
+        if !staged.is_empty() {
+            let mut file = log.file.lock();
+            file.append(bytes)?;
+            log.covered_bytes += bytes.len() as u64;
+            bytes.clear();
+            log.unsynced_since_ns.get_or_insert(since_ns);
+        }
+        let is_due = match log.durability {
+            Durability::Sync => true,
+            Durability::Interval(_) => log.sync_due_ns().is_some_and(|due_ns| due_ns <= since_ns),
+            Durability::Os => false,
+        };
+        if is_due || !synced.is_empty() {
+            log.sync(self.next)?;
+        }
+        let written = staged.len() as u64;
+        if written > 0 {
+            let metrics = &self.metrics;
+            record_stage(&metrics.wal_append_ns, &metrics.wal_append_count, since_ns, written);
+            metrics.wal_entry_count.fetch_add(written, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Ends the log file and goes on in the next one; the hot buffer becomes a segment.
+    fn rotate(&mut self, reply: Option<Reply<()>>) -> Result<(), StopCause> {
+        let Some(log) = &mut self.log else {
+            self.sink.discard();
+            if let Some(reply) = reply {
+                reply.send(());
+            }
+            return Ok(());
+        };
+        log.sync(self.next).map_err(StopCause::Failed)?;
+        let number = log.number;
+        let mark_seq = self.next;
+        let next_file = number.next();
+        log.go_on_in(next_file, mark_seq).map_err(StopCause::Failed)?;
+        let cut = Cut { last_seq: mark_seq, log: number };
+        self.next = mark_seq.next();
+        self.sink.seal(cut, reply);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.sink.is_full() || self.log.as_ref().is_some_and(Log::is_full)
+    }
+}
+
+impl<F: LogFile> Log<F> {
+    /// Makes everything before `next` durable, if anything waits for it.
+    fn sync(&mut self, next: SeqNo) -> Result<(), TalaError> {
+        if self.unsynced_since_ns.is_some() {
+            self.file.lock().sync()?;
+            self.unsynced_since_ns = None;
+        }
+        self.synced = SeqNo(next.0 - 1);
+        Ok(())
+    }
+
+    /// Ends the file with a durable mark; everything before it has been synced.
+    fn end_with(&mut self, seq: SeqNo, mark: Mark) -> Result<(), TalaError> {
+        let mut bytes = Vec::new();
+        let stamp = Stamp { seq, file: self.number, synced: self.synced };
+        Encoded::mark(mark)?.stamp_into(&mut bytes, stamp);
+        let mut file = self.file.lock();
+        file.append(&bytes)?;
+        file.sync()
+    }
+
+    /// Ends the file and goes on in the next one, which exists before the mark says so.
+    fn go_on_in(&mut self, next: FileNumber, mark_seq: SeqNo) -> Result<(), TalaError> {
+        self.file.lock().prepare(next)?;
+        self.end_with(mark_seq, Mark::Rotated { next })?;
+        self.file.lock().rotate(next)?;
+        self.synced = mark_seq;
+        self.number = next;
+        self.covered_bytes = 0;
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.covered_bytes >= self.bytes_max
+    }
+
+    /// When what waits to be made durable has to be.
+    fn sync_due_ns(&self) -> Option<u64> {
+        match (self.durability, self.unsynced_since_ns) {
+            (Durability::Interval(interval), Some(since_ns)) => {
+                Some(since_ns.saturating_add(nanoseconds(interval)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
+    const NAME: &'static str = "tala-wal";
+    type Letter = WalLetter;
+
+    fn step(&mut self, first: WalLetter, inbox: &Inbox<WalLetter>) -> Result<Flow, StopCause> {
+        let mut flush = None;
+        let mut flow = Flow::Continue;
+        let mut letter = Some(first);
+        while let Some(taken) = letter.take() {
+            match taken {
+                WalLetter::Write(request) => self.stage(request),
+                WalLetter::Sync(reply) => self.round.synced.push(reply),
+                // These two act on what the round leaves behind, so they end it.
+                WalLetter::Flush(reply) => {
+                    flush = Some(reply);
+                    break;
+                }
+                WalLetter::Close => {
+                    flow = Flow::Stop;
+                    break;
+                }
+            }
+            if self.round.bytes.len() >= ROUND_BYTES || self.round.staged.len() >= ROUND_RECORDS {
+                break;
+            }
+            if let Received::Letter(next) = inbox.receive(Patience::None) {
+                letter = Some(next);
+            }
+        }
+        self.commit()?;
+        match flush {
+            // With nothing to say there is still an earlier segment to wait for.
+            Some(reply) if self.sink.says_nothing() => self.sink.after_seals(reply),
+            Some(reply) => self.rotate(Some(reply))?,
+            None if self.is_full() => self.rotate(None)?,
+            None => {}
+        }
+        Ok(flow)
+    }
+
+    fn patience(&self) -> Patience {
+        self.log.as_ref().and_then(Log::sync_due_ns).map_or(Patience::Endless, Patience::Until)
+    }
+
+    fn work(&mut self) -> Result<(), StopCause> {
+        let next = self.next;
+        self.log.as_mut().map_or(Ok(()), |log| log.sync(next)).map_err(StopCause::Failed)
+    }
+
+    fn finish(&mut self) -> Result<(), StopCause> {
+        let next = self.next;
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.sync(next).map_err(StopCause::Failed)?;
+        log.end_with(next, Mark::Closed).map_err(StopCause::Failed)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

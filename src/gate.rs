@@ -85,7 +85,8 @@ impl Gate {
     }
 
     /// How much is taken now.
-    pub fn used(&self) -> usize {
+    #[cfg(test)]
+    fn used(&self) -> usize {
         self.state.lock().used
     }
 

@@ -55,11 +55,3 @@ impl fmt::Display for FileNumber {
 /// in the order in which they were committed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RowId(pub u32);
-
-impl RowId {
-    /// The row as an index into a slice.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}

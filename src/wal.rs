@@ -18,13 +18,10 @@ mod writer;
 pub use entries::{WalEntry, replay_wal};
 pub use standalone::Wal;
 
-pub(crate) use entries::{LegacyLog, read_legacy};
-pub(crate) use file::{DiskLog, LogFile, NullLog, log_name, parse_log_name};
-pub(crate) use record::{BadFrame, BatchPlace, Encoded, LogOp, Mark, Stamp};
-pub(crate) use replay::{
-    Bound, Damage, Ending, Expected, LogContents, LogEnd, LogRecord, read_log, synced_proof,
-};
-pub(crate) use scan::IntactFrames;
+pub(crate) use entries::read_legacy;
+pub(crate) use file::{DiskLog, LogFile, log_name, parse_log_name};
+pub(crate) use record::{BatchPlace, Encoded, LogOp, Mark, Stamp};
+pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_proof};
 pub(crate) use writer::{
     CommitSink, Cut, Log, PreparedOp, Staged, WalActor, WalLetter, WriteRequest,
 };

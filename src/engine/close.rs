@@ -62,16 +62,14 @@ impl Inner {
             actors.send_index(IndexLetter::Close);
         }
         let index_fault = actors.index.wait_ended();
-        if let Some(lock) = &actors.lock {
-            lock.release();
-        }
+        let released = actors.lock.as_ref().map_or(Ok(()), |lock| lock.release());
         if !is_first {
             return Ok(());
         }
         // The fate knows which fault came first; the others followed from it.
         match wal_fault.or(flush_fault).or(index_fault) {
             Some(fault) => Err(self.fate.ending().unwrap_or(fault).into()),
-            None => Ok(()),
+            None => released,
         }
     }
 }

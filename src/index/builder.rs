@@ -49,14 +49,6 @@ pub struct Shared {
     pub metrics: Arc<StorageMetrics>,
 }
 
-impl Shared {
-    /// Rows that wait to be linked.
-    pub fn lag(&self) -> u32 {
-        let linked = self.linked.load(Ordering::Acquire);
-        self.arena.len().saturating_sub(linked)
-    }
-}
-
 /// The actor.
 pub struct IndexActor {
     shared: Arc<Shared>,

@@ -46,7 +46,6 @@ const HEADER_BYTES: u64 = 64;
 const SEGMENT_BYTES: u64 = 40;
 const LOG_BYTES: u64 = 32;
 const LEGACY_BYTES: u64 = 16;
-const CRC_BYTES: u64 = 4;
 
 /// Name of the segment file with this id, such as `segment_000001.tbf`.
 pub(crate) fn segment_name(id: SegmentId) -> String {

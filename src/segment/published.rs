@@ -132,11 +132,6 @@ impl Fold {
         self.places.keys().copied()
     }
 
-    /// Number of intents that count.
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
     /// The intents that count, whole, in the order in which they were inserted.
     pub fn intents(&self) -> impl Iterator<Item = Result<(Intent, SeqNo), TalaError>> {
         let mut places: Vec<&Place> = self.places.values().collect();

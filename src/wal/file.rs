@@ -50,12 +50,6 @@ pub(crate) trait LogFile: Send {
     /// Goes on in the file `next`, created first unless it was prepared. The caller has synced
     /// the old one.
     fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError>;
-
-    /// Number of the file that is appended to.
-    fn number(&self) -> FileNumber;
-
-    /// Bytes appended to that file.
-    fn len(&self) -> u64;
 }
 
 /// A log file being written.
@@ -103,6 +97,7 @@ impl From<Failure> for TalaError {
 pub(crate) struct DiskLog {
     dir: PathBuf,
     open: OpenLog,
+    /// Bytes of the open file.
     len: u64,
     prepared: Option<OpenLog>,
     failed: Option<Failure>,
@@ -116,11 +111,6 @@ impl DiskLog {
     pub(crate) fn create(dir: &Path, number: FileNumber) -> Result<Self, TalaError> {
         let open = OpenLog::create(dir, number)?;
         Ok(Self { dir: dir.to_owned(), open, len: 0, prepared: None, failed: None })
-    }
-
-    /// Path of the file that is appended to.
-    pub(crate) fn path(&self) -> &Path {
-        &self.open.path
     }
 
     /// Runs `step` unless something failed before, and remembers its failure.
@@ -175,56 +165,6 @@ impl LogFile for DiskLog {
             Ok(())
         })
     }
-
-    fn number(&self) -> FileNumber {
-        self.open.number
-    }
-
-    fn len(&self) -> u64 {
-        self.len
-    }
-}
-
-/// The log of a store that is kept in memory only: it counts, and keeps nothing.
-#[derive(Debug)]
-pub(crate) struct NullLog {
-    number: FileNumber,
-    len: u64,
-}
-
-impl NullLog {
-    /// An empty log with this number.
-    pub(crate) const fn new(number: FileNumber) -> Self {
-        Self { number, len: 0 }
-    }
-}
-
-impl LogFile for NullLog {
-    fn append(&mut self, bytes: &[u8]) -> Result<(), TalaError> {
-        self.len += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), TalaError> {
-        Ok(())
-    }
-
-    fn prepare(&mut self, _next: FileNumber) -> Result<(), TalaError> {
-        Ok(())
-    }
-
-    fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError> {
-        *self = Self::new(next);
-        Ok(())
-    }
-
-    fn number(&self) -> FileNumber {
-        self.number
-    }
-
-    fn len(&self) -> u64 {
-        self.len
-    }
 }
 
 #[cfg(test)]
@@ -260,13 +200,11 @@ mod tests {
         log.append(b"ab").unwrap();
         log.append(b"c").unwrap();
         log.sync().unwrap();
-        assert_eq!((log.number(), log.len()), (FileNumber(1), 3));
         log.prepare(FileNumber(2)).unwrap();
         log.prepare(FileNumber(2)).unwrap();
         log.append(b"d").unwrap();
         log.rotate(FileNumber(2)).unwrap();
         log.append(b"e").unwrap();
-        assert_eq!((log.number(), log.len()), (FileNumber(2), 1));
         log.rotate(FileNumber(3)).unwrap();
         log.sync().unwrap();
         for (number, content) in [(1, &b"abcd"[..]), (2, b"e"), (3, b"")] {
@@ -300,7 +238,7 @@ mod tests {
         {
             assert_eq!(later.unwrap_err().to_string(), first);
         }
-        assert_eq!(read_whole(log.path()).unwrap(), b"");
+        assert_eq!(read_whole(&log.open.path).unwrap(), b"");
         assert!(!dir.path().join("log_000003.wal").exists());
     }
 
@@ -319,16 +257,5 @@ mod tests {
             "{error}"
         );
         assert_eq!(log.sync().unwrap_err().to_string(), error.to_string());
-    }
-
-    #[test]
-    fn a_log_in_memory_counts_and_keeps_nothing() {
-        let mut log = NullLog::new(FileNumber(1));
-        log.append(b"abc").unwrap();
-        log.sync().unwrap();
-        assert_eq!((log.number(), log.len()), (FileNumber(1), 3));
-        log.prepare(FileNumber(2)).unwrap();
-        log.rotate(FileNumber(2)).unwrap();
-        assert_eq!((log.number(), log.len()), (FileNumber(2), 0));
     }
 }

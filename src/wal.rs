@@ -24,3 +24,6 @@ pub(crate) use replay::{
     Bound, Damage, Ending, Expected, LogContents, LogEnd, LogRecord, read_log, synced_proof,
 };
 pub(crate) use scan::IntactFrames;
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Position of a record in the history of a store. The first record has number 1; 0 stands before it.
+/// Position of a record in the history of a store. The first record has number 1; 0 stands
+/// before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct SeqNo(pub u64);
 

@@ -25,3 +25,6 @@ pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_p
 pub(crate) use writer::{
     CommitSink, Cut, Log, PreparedOp, Staged, WalActor, WalLetter, WriteRequest,
 };
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@
 //! # Layout
 //!
 //! All numbers are little-endian. `s` is the number of segments, `l` that of logs, `m` 1 where
-//! there is a legacy entry and 0 otherwise. The magic, the version and the checksum at the end stay where they are
-//! in every later version.
+//! there is a legacy entry and 0 otherwise. The magic, the version and the checksum at the end
+//! stay where they are in every later version.
 //!
 //! | offset | bytes | type | meaning |
 //! |---|---|---|---|
@@ -20,10 +20,30 @@
 //! | 40 | 8 | u64 | segments = s |
 //! | 48 | 8 | u64 | logs = l |
 //! | 56 | 8 | u64 | legacy entries = m |
-//! | 64 | 40 s | | per segment: id, first, last sequence number, length in bytes (u64 each), CRC-32C (u32), 0 (u32) |
-//! | 64 + 40 s | 32 l | | per log: number, first, last sequence number, accepted length in bytes (u64 each) |
-//! | 64 + 40 s + 32 l | 16 m | | `current.wal` as it was imported: length in bytes (u64), CRC-32C (u32), 0 (u32) |
-//! | 64 + 40 s + 32 l + 16 m | 4 | u32 | CRC-32C of every byte before this field |
+//! | 64 | 40 s | | the segments |
+//! | next | 32 l | | the logs |
+//! | next | 16 m | | `current.wal` as it was imported |
+//! | next | 4 | u32 | CRC-32C of every byte before this field |
+//!
+//! | offset in a segment | bytes | type | meaning |
+//! |---|---|---|---|
+//! | 0 | 8 | u64 | number |
+//! | 8 | 16 | u64, u64 | first and last sequence number, inclusive |
+//! | 24 | 8 | u64 | length of its file |
+//! | 32 | 4 | u32 | CRC-32C of its file |
+//! | 36 | 4 | | 0 |
+//!
+//! | offset in a log | bytes | type | meaning |
+//! |---|---|---|---|
+//! | 0 | 8 | u64 | number |
+//! | 8 | 16 | u64, u64 | first and last sequence number, inclusive; last = first - 1: none |
+//! | 24 | 8 | u64 | bytes of it that count |
+//!
+//! | offset in `current.wal` | bytes | type | meaning |
+//! |---|---|---|---|
+//! | 0 | 8 | u64 | length of the file |
+//! | 8 | 4 | u32 | CRC-32C of the file |
+//! | 12 | 4 | | 0 |
 
 use std::{collections::HashSet, io, path::Path};
 

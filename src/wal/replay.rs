@@ -3,10 +3,10 @@
 //! A log is read up to the first place where the next record is not. What that place means is
 //! decided in one table, [`verdict`]: the file was ended on purpose, or the process ended between
 //! two writes, or a write was torn and nobody had been told of it, or bytes that had been synced
-//! are gone. Only the last is an error. The difference between the last two is *proof*: every record names
-//! the highest sequence number that had been synced when it was written, and so do later logs and
-//! the MANIFEST. Records after the bad place that prove nothing of the kind are no contradiction:
-//! the sectors of a write that was never synced reach the disk in any order.
+//! are gone. Only the last is an error. The difference between the last two is *proof*: every
+//! record names the highest sequence number that had been synced when it was written, and so do
+//! later logs and the MANIFEST. Records after the bad place that prove nothing of the kind are no
+//! contradiction: the sectors of a write that was never synced reach the disk in any order.
 //!
 //! The one limit: damage to the very last synced batch looks like a torn write, unless something
 //! written later (a mark at the least) proves it synced.

@@ -47,11 +47,13 @@ impl Wal {
     }
 
     /// Appends an intent: 16 bytes of identity, nanoseconds since the epoch, an embedding of any
-    /// dimension (kept bit for bit), the command. It is durable after the next [`sync`](Self::sync).
+    /// dimension (kept bit for bit), the command. It is durable after the next
+    /// [`sync`](Self::sync).
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for an entry too long for the format (4 GiB); the log goes
-    /// on. What the operating system says, or that an earlier write or sync failed; the log is over.
+    /// on. What the operating system says, or that an earlier write or sync failed; the log is
+    /// over.
     pub fn append(
         &mut self,
         id: &[u8; 16],

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     /// The row whose turn this was, if any; later plans begin after it.
     row: Option<u32>,
     pub(super) writes: Vec<Write>,
+    /// Nodes that lose a link on level 0 by these writes, once for each link.
+    dropped: Vec<u32>,
 }
 
 /// One step of a [`Plan`]. In the order of a plan, no link leads to what is not written yet.
@@ -70,6 +72,8 @@ pub(crate) struct GraphWriter<M> {
     /// How many deaths of the arena have been counted.
     deaths_seen: u32,
     pub(super) states: Vec<State>,
+    /// For each row the links on level 0 that lead to it from nodes that are not condemned.
+    in_degrees: Vec<u32>,
     /// All nodes, condemned ones included until the repair ends.
     pub(super) nodes: Vec<u32>,
     pub(super) rows_count: u32,
@@ -105,6 +109,7 @@ impl<M: Metric> GraphWriter<M> {
             horizon: 0,
             deaths_seen: 0,
             states: Vec::new(),
+            in_degrees: Vec::new(),
             nodes: Vec::new(),
             rows_count: 0,
             dead_count: 0,
@@ -145,7 +150,7 @@ impl<M: Metric> GraphWriter<M> {
     /// There is no room for the row; nothing was changed.
     pub(crate) fn plan(&mut self, row: RowId, horizon: u64) -> Result<Plan, Full> {
         self.count_deaths(horizon);
-        let mut plan = Plan { row: None, writes: Vec::new() };
+        let mut plan = Self::empty_plan();
         let row = row.0;
         let graph = Arc::clone(&self.graph);
         let Some(vector) = graph.arena.vector(RowId(row)) else { return Ok(plan) };
@@ -235,29 +240,22 @@ impl<M: Metric> GraphWriter<M> {
             // Lists of a plan that is never applied are lost; that costs memory and nothing else.
             self.upper_count = end;
         }
+        // The block of the new node comes first in the plan; its lists are filled in below.
+        plan.writes.push(Write::Node { row, upper, lists: Vec::new() });
         let mut lists = vec![Vec::new(); level + 1];
-        let mut back = Vec::new();
         for (level, (list, candidates)) in lists.iter_mut().zip(candidates).enumerate() {
             let selected = self.select(candidates, self.params.m);
-            let mut is_linked = false;
-            let first_write = back.len();
-            for key in &selected {
-                is_linked |= self.plan_back_link(row, *key, level, &mut back);
-            }
-            if let (false, Some(nearest)) = (is_linked, selected.first()) {
-                // Every list preferred others. Without one link to it a node is lost.
-                back.truncate(first_write);
-                self.force_back_link(row, *nearest, level, &mut back);
-            }
+            self.plan_back_links(row, &selected, level, true, plan);
             list.extend(selected.iter().map(|key| key.row()));
         }
-        plan.writes.push(Write::Node { row, upper, lists });
-        plan.writes.append(&mut back);
+        if let Some(Write::Node { lists: empty, .. }) = plan.writes.first_mut() {
+            *empty = lists;
+        }
         Ok(())
     }
 
-    /// Algorithm 4: of `candidates`, nearest first, keeps each one that is nearer to the base than
-    /// to any kept before it, `max` at most. Links then lead in different directions, and not all
+    /// Algorithm 4: of `candidates`, nearest first, keeps each one that is as near to the base as to
+    /// any kept before it, or nearer; `max` at most. Links then lead in different directions, and not all
     /// into the densest one. Slots left over stay empty: filling them from the rejected candidates
     /// made walks longer and no better.
     pub(super) fn select(&self, candidates: &[Key], max: usize) -> Vec<Key> {
@@ -268,55 +266,103 @@ impl<M: Metric> GraphWriter<M> {
                 break;
             }
             let Some(vector) = arena.vector(RowId(candidate.row())) else { continue };
-            if kept.iter().all(|(_, other)| candidate.distance() < M::distance(vector, *other)) {
+            if kept.iter().all(|(_, other)| candidate.distance() <= M::distance(vector, *other)) {
                 kept.push((*candidate, vector));
             }
         }
         kept.into_iter().map(|(key, _)| key).collect()
     }
 
+    /// Plans links to `row` from `selected`, nearest first. If all their lists prefer others and
+    /// `row` `is_orphan`, the nearest one has to take it: without a link to it a node is lost.
+    pub(super) fn plan_back_links(
+        &self,
+        row: u32,
+        selected: &[Key],
+        level: usize,
+        is_orphan: bool,
+        plan: &mut Plan,
+    ) {
+        let mut is_linked = !is_orphan;
+        for at in selected {
+            is_linked |= self.plan_back_link(row, *at, level, false, plan);
+        }
+        if let (false, Some(nearest)) = (is_linked, selected.first()) {
+            self.plan_back_link(row, *nearest, level, true, plan);
+        }
+    }
+
     /// Plans the link from `at` to `row`, whose distance `at` carries; a full list is selected anew
-    /// with `row` among the candidates. Returns whether the link is made.
-    pub(super) fn plan_back_link(
+    /// with `row` among the candidates. Returns whether the link is made, as it is if `is_forced`.
+    fn plan_back_link(
         &self,
         row: u32,
         at: Key,
         level: usize,
-        writes: &mut Vec<Write>,
+        is_forced: bool,
+        plan: &mut Plan,
     ) -> bool {
         let slots = self.graph.slots(at.row(), level).len();
-        let neighbors: Vec<u32> = self.graph.neighbors(at.row(), level).collect();
-        if neighbors.contains(&row) {
+        let before: Vec<u32> = self.graph.neighbors(at.row(), level).collect();
+        if before.contains(&row) {
             return true;
         }
-        if neighbors.len() < slots {
-            let slot = neighbors.len();
-            writes.push(Write::Append { row: at.row(), level, slot, neighbor: row });
+        if before.len() < slots {
+            let slot = before.len();
+            plan.writes.push(Write::Append { row: at.row(), level, slot, neighbor: row });
             return true;
         }
         let Some(base) = self.graph.arena.vector(RowId(at.row())) else { return false };
         let mut candidates: Vec<Key> =
-            neighbors.iter().filter_map(|neighbor| self.graph.key(base, *neighbor)).collect();
+            before.iter().filter_map(|neighbor| self.graph.key(base, *neighbor)).collect();
         candidates.push(Key::new(at.distance(), row));
         candidates.sort_unstable();
-        let list: Vec<u32> = self.select(&candidates, slots).iter().map(|key| key.row()).collect();
-        let is_linked = list.contains(&row);
-        writes.push(Write::Replace { row: at.row(), level, list });
+        let mut kept = self.select(&candidates, slots);
+        if is_forced && !kept.iter().any(|key| key.row() == row) {
+            kept.truncate(slots - 1);
+            kept.push(Key::new(at.distance(), row));
+        }
+        let is_linked = kept.iter().any(|key| key.row() == row);
+        self.plan_replace(at.row(), level, &before, kept, &candidates, plan);
         is_linked
     }
 
-    /// Plans the link from `at` to `row` in place of the farthest neighbor.
-    fn force_back_link(&self, row: u32, at: Key, level: usize, writes: &mut Vec<Write>) {
-        let Some(base) = self.graph.arena.vector(RowId(at.row())) else { return };
-        let mut neighbors: Vec<Key> = self
-            .graph
-            .neighbors(at.row(), level)
-            .filter_map(|neighbor| self.graph.key(base, neighbor))
-            .collect();
-        neighbors.sort_unstable();
-        neighbors.pop();
-        let list = neighbors.iter().map(|key| key.row()).chain([row]).collect();
-        writes.push(Write::Replace { row: at.row(), level, list });
+    /// Plans `kept` as the list of `node` in place of `before`. A neighbor that would lose the last
+    /// link to it stays: pruning must not cut a node off. `candidates` has the distances.
+    pub(super) fn plan_replace(
+        &self,
+        node: u32,
+        level: usize,
+        before: &[u32],
+        mut kept: Vec<Key>,
+        candidates: &[Key],
+        plan: &mut Plan,
+    ) {
+        let slots = self.graph.slots(node, level).len();
+        if level == 0 {
+            let is_last = |row: u32, plan: &Plan| {
+                let dropped = plan.dropped.iter().filter(|other| **other == row).count();
+                before.contains(&row) && self.in_degree(row) as usize <= dropped + 1
+            };
+            let selected = kept.len();
+            for key in candidates {
+                if kept.iter().any(|other| other.row() == key.row()) || !is_last(key.row(), plan) {
+                    continue;
+                }
+                if kept.len() == slots {
+                    // Of the old neighbors the farthest that has other links to it makes room.
+                    let spare =
+                        |other: &Key| before.contains(&other.row()) && !is_last(other.row(), plan);
+                    let Some(index) = kept.iter().take(selected).rposition(spare) else { break };
+                    kept.remove(index);
+                }
+                kept.push(*key);
+            }
+            let is_kept = |row: &u32| kept.iter().any(|key| key.row() == *row);
+            plan.dropped.extend(before.iter().filter(|row| !is_kept(row)));
+        }
+        let list = kept.iter().map(|key| key.row()).collect();
+        plan.writes.push(Write::Replace { row: node, level, list });
     }
 
     /// Carries out a plan. Plans are applied in the order in which they were made, each before the
@@ -343,13 +389,13 @@ impl<M: Metric> GraphWriter<M> {
                     twin.store(NONE, Ordering::Relaxed);
                     place.store(upper, Ordering::Relaxed);
                 }
+                self.enlist(row);
                 for (level, list) in lists.iter().enumerate() {
                     for slot in self.graph.slots(row, level) {
                         slot.store(NONE, Ordering::Relaxed);
                     }
                     self.write_list(row, level, list);
                 }
-                self.enlist(row);
                 self.nodes.push(row);
                 if let Some(repair) = &mut self.repair {
                     repair.note_alive(Entry { row, level: lists.len().saturating_sub(1) });
@@ -375,6 +421,7 @@ impl<M: Metric> GraphWriter<M> {
                     // Release: the neighbor's block is seen by whoever follows the link.
                     slot.store(neighbor, Ordering::Release);
                     self.links_count += 1;
+                    self.count_in_link(row, level, neighbor, 1);
                 }
             }
             Write::Replace { row, level, list } => self.write_list(row, level, &list),
@@ -397,14 +444,45 @@ impl<M: Metric> GraphWriter<M> {
     /// nodes.
     fn write_list(&mut self, row: u32, level: usize, list: &[u32]) {
         let values = list.iter().copied().chain(std::iter::repeat(NONE));
-        for (slot, value) in self.graph.slots(row, level).iter().zip(values) {
+        let graph = Arc::clone(&self.graph);
+        for (slot, value) in graph.slots(row, level).iter().zip(values) {
             let before = slot.load(Ordering::Relaxed);
-            self.links_count += u64::from(value != NONE);
-            self.links_count -= u64::from(before != NONE);
-            if before != value {
-                slot.store(value, Ordering::Release);
+            if before == value {
+                continue;
+            }
+            slot.store(value, Ordering::Release);
+            if value != NONE {
+                self.links_count += 1;
+                self.count_in_link(row, level, value, 1);
+            }
+            if before != NONE {
+                self.links_count -= 1;
+                self.count_in_link(row, level, before, -1);
             }
         }
+    }
+
+    /// Counts a link from `row` to `neighbor` that came or went.
+    fn count_in_link(&mut self, row: u32, level: usize, neighbor: u32, change: i32) {
+        if level == 0
+            && self.state(row) != State::Condemned
+            && let Some(degree) = self.in_degrees.get_mut(neighbor as usize)
+        {
+            *degree = degree.saturating_add_signed(change);
+        }
+    }
+
+    pub(super) fn in_degree(&self, row: u32) -> u32 {
+        self.in_degrees.get(row as usize).copied().unwrap_or(0)
+    }
+
+    /// Gives a dead node up: its links do not count as ways to other nodes any more.
+    pub(super) fn condemn(&mut self, node: u32) {
+        let neighbors: Vec<u32> = self.graph.neighbors(node, 0).collect();
+        for neighbor in neighbors {
+            self.count_in_link(node, 0, neighbor, -1);
+        }
+        self.set_state(node, State::Condemned);
     }
 
     fn enlist(&mut self, row: u32) {
@@ -420,6 +498,7 @@ impl<M: Metric> GraphWriter<M> {
         let index = row as usize;
         if index >= self.states.len() {
             self.states.resize(index + 1, State::Absent);
+            self.in_degrees.resize(index + 1, 0);
         }
         if let Some(slot) = self.states.get_mut(index) {
             *slot = state;
@@ -447,7 +526,7 @@ impl<M: Metric> GraphWriter<M> {
     }
 
     pub(super) fn empty_plan() -> Plan {
-        Plan { row: None, writes: Vec::new() }
+        Plan { row: None, writes: Vec::new(), dropped: Vec::new() }
     }
 
     pub(super) fn level_of(&self, row: u32) -> usize {

@@ -112,7 +112,7 @@ impl<M: Metric> GraphWriter<M> {
                 if self.state(node) == State::Kept {
                     self.dead_count += 1;
                 }
-                self.set_state(node, State::Condemned);
+                self.condemn(node);
             }
         }
         if end < self.nodes.len() {
@@ -174,7 +174,9 @@ impl<M: Metric> GraphWriter<M> {
             }
             for level in 0..=self.level_of(node) {
                 let is_condemned = |row: u32| self.state(row) == State::Condemned;
-                if self.graph.neighbors(node, level).any(is_condemned) {
+                // A node that only condemned ones led to needs links as well.
+                let is_orphan = level == 0 && self.is_orphan(node);
+                if is_orphan || self.graph.neighbors(node, level).any(is_condemned) {
                     self.plan_list(node, level, plan);
                 }
             }
@@ -200,13 +202,20 @@ impl<M: Metric> GraphWriter<M> {
         }
         let slots = self.graph.slots(node, level).len();
         let selected = self.select(&candidates, slots);
-        let list = selected.iter().map(|key| key.row()).collect();
-        plan.writes.push(Write::Replace { row: node, level, list });
-        for key in &selected {
-            if !before.contains(&key.row()) {
-                self.plan_back_link(node, *key, level, &mut plan.writes);
-            }
-        }
+        let alive = |row: &u32| self.state(*row) != State::Condemned;
+        let before: Vec<u32> = before.into_iter().filter(alive).collect();
+        let is_orphan = level == 0 && self.is_orphan(node);
+        let new: Vec<Key> = selected
+            .iter()
+            .filter(|key| is_orphan || !before.contains(&key.row()))
+            .copied()
+            .collect();
+        self.plan_replace(node, level, &before, selected, &candidates, plan);
+        self.plan_back_links(node, &new, level, is_orphan, plan);
+    }
+
+    fn is_orphan(&self, node: u32) -> bool {
+        self.in_degree(node) == 0 && self.graph.entry().is_some_and(|entry| entry.row != node)
     }
 
     /// The live neighbors of `node` and the live nodes behind its condemned ones, nearest first.

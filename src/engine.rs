@@ -12,6 +12,7 @@ mod verify;
 mod view;
 
 use std::{
+    fmt,
     future::Future,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -35,12 +36,16 @@ use crate::{
     options::EngineOptions,
     segment::Manifest,
     sync::{
-        Answer, Mutex, Reply,
+        Answer, Mutex,
         atomic::{AtomicBool, Ordering},
         now_ns, one_shot,
     },
-    wal::{BatchPlace, Encoded, LogOp, PreparedOp, WalLetter, WriteRequest},
+    wal::{BatchPlace, Encoded, LogOp, PreparedOp, Request, WalLetter, WriteRequest},
 };
+
+/// How many rows may be in the arena before inserts are refused. Row numbers have 32 bits; what is
+/// left over is for requests that are past this check and on their way.
+const ROWS_MAX: usize = (u32::MAX - (1 << 26)) as usize;
 
 /// The storage engine: a handle that is cheap to clone and shared by any number of threads.
 ///
@@ -133,6 +138,15 @@ pub struct StoreStats {
     pub hot_len: u64,
     /// The last sequence number that readers see.
     pub visible_seq: u64,
+}
+
+impl fmt::Debug for StorageEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageEngine")
+            .field("dim", &self.dim())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
 }
 
 impl StorageEngine {
@@ -415,6 +429,8 @@ impl Inner {
 
     fn prepare_insert(&self, intent: Intent, place: BatchPlace) -> Result<PreparedOp, TalaError> {
         check_intent(&intent, self.view.dim)?;
+        let rows = u64::from(self.view.index.arena.len());
+        check_size("number of rows", rows, ROWS_MAX)?;
         let encoded = if self.is_persistent() {
             let encoded = Encoded::insert(&intent, place)?;
             check_size("record_bytes_max", encoded.encoded_len(), self.options.record_bytes_max)?;
@@ -516,10 +532,11 @@ impl Inner {
     }
 
     /// Asks the log's writer for something that is answered with "done".
-    fn ask_wal(&self, letter: impl FnOnce(Reply<()>) -> WalLetter) -> Result<(), TalaError> {
+    fn ask_wal(&self, letter: impl FnOnce(Request) -> WalLetter) -> Result<(), TalaError> {
         self.check_open()?;
+        let room = self.gates.requests.pass(1).map_err(|GateClosed| self.fate.cause())?;
         let (reply, answer) = one_shot();
-        self.actors.send_wal(letter(reply));
+        self.actors.send_wal(letter(Request { room: Some(room), reply }));
         answer.wait().ok_or_else(|| self.fate.cause())
     }
 

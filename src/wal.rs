@@ -23,7 +23,7 @@ pub(crate) use file::{DiskLog, LogFile, log_name, parse_log_name};
 pub(crate) use record::{BatchPlace, Encoded, LogOp, Mark, Stamp};
 pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_proof};
 pub(crate) use writer::{
-    CommitSink, Cut, Log, PreparedOp, Staged, WalActor, WalLetter, WriteRequest,
+    CommitSink, Cut, Log, PreparedOp, Request, Staged, WalActor, WalLetter, WriteRequest,
 };
 
 #[cfg(test)]

@@ -26,15 +26,16 @@ use crate::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         mailbox, one_shot,
     },
-    wal::{DiskLog, Log, WalActor, WalLetter, log_name},
+    wal::{DiskLog, Log, Request, WalActor, WalLetter, log_name},
 };
 
 /// Letters of sealed buffers that may wait for the flusher; beyond that the log's writer waits.
 const FLUSH_MAILBOX: usize = 1;
 /// Letters for the index builder.
 const INDEX_MAILBOX: usize = 64;
-/// Letters for the log's writer beyond those that passed the gate: syncs, flushes, the close.
-const CONTROL_LETTERS: usize = 64;
+/// Letters for the log's writer beyond those that passed the gate: the close, and the flush that
+/// opening may begin with.
+const CONTROL_LETTERS: usize = 2;
 /// With more old logs than this, opening begins by turning them into a segment.
 const OLD_LOGS_MAX: usize = 8;
 /// What the levels of the graph's nodes are drawn from; fixed, so that the same rows in the same
@@ -72,7 +73,7 @@ impl StorageEngine {
         let inner = engine.inner()?;
         if must_flush {
             // Nobody waits for this one; if it fails, the engine's fate says so.
-            inner.actors.send_wal(WalLetter::Flush(one_shot().0));
+            inner.actors.send_wal(WalLetter::Flush(Request { room: None, reply: one_shot().0 }));
         }
         if inner.options.link_on_open {
             inner.link_all()?;

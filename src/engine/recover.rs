@@ -11,7 +11,7 @@ use tala_core::{Intent, SegmentId, StorageOperation, TalaError};
 
 use super::view::{IndexMap, IntentMap, TableOp, Tables};
 use crate::{
-    door::check_intent,
+    door::check_embedding,
     entry::{Entry, Vector},
     files::{read_whole, reread_from_disk, sync_dir},
     ids::{FileNumber, SeqNo},
@@ -404,7 +404,7 @@ impl Recovered {
         seq: SeqNo,
         dim: usize,
     ) -> Result<crate::segment::HotOp, TalaError> {
-        let is_searchable = check_intent(&intent, dim).is_ok();
+        let is_searchable = check_embedding(&intent.embedding, dim).is_ok();
         let embedding = std::mem::take(&mut intent.embedding);
         let vector = if is_searchable {
             Vector::Row(self.arena.push(&embedding, intent.id, seq.0)?)

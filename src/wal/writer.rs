@@ -33,11 +33,20 @@ pub enum WalLetter {
     /// Write these operations, one after the other with nothing between them.
     Write(WriteRequest),
     /// Make everything written so far durable, whatever the durability level.
-    Sync(Reply<()>),
+    Sync(Request),
     /// Turn the hot buffer into a segment; answered when the segment is published.
-    Flush(Reply<()>),
+    Flush(Request),
     /// Finish.
     Close,
+}
+
+/// A request that is answered when it is done.
+pub struct Request {
+    /// The sender's place in the mailbox, given back when the letter is taken out; `None` for the
+    /// engine's own requests.
+    pub room: Option<Permit>,
+    /// Answered when it is done.
+    pub reply: Reply<()>,
 }
 
 /// A request to write.
@@ -334,9 +343,13 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
         while let Some(taken) = letter.take() {
             match taken {
                 WalLetter::Write(request) => self.stage(request),
-                WalLetter::Sync(reply) => self.round.synced.push(reply),
+                WalLetter::Sync(Request { room, reply }) => {
+                    drop(room);
+                    self.round.synced.push(reply);
+                }
                 // These two act on what the round leaves behind, so they end it.
-                WalLetter::Flush(reply) => {
+                WalLetter::Flush(Request { room, reply }) => {
+                    drop(room);
                     flush = Some(reply);
                     break;
                 }

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Everything that has to pass before a change is kept: formatting, lints, documentation, all tests,
+# the loom models, the examples, the demo. Needs cargo and a C compiler, and fetches crates.
+# TALA_KILLS=N sets the kills per durability level; see README.md for the other switches.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() {
+    printf '\n==> %s (%s s so far)\n' "$1" "$SECONDS"
+    shift
+    "$@"
+}
+
+check_rust_version() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+    found=$(rustc --version | cut -d ' ' -f 2)
+    case "$found" in
+        "$wanted".*) echo "rustc $found is the rust-version $wanted: it is checked by this run" ;;
+        *) echo "rustc $found is newer than the rust-version $wanted, which this run does not check" ;;
+    esac
+}
+
+loom() {
+    RUSTFLAGS="--cfg loom -C debug-assertions" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}" \
+        cargo test --release --test loom --target-dir target/loom "$@"
+}
+
+step "Rust version" check_rust_version
+step "Formatting" cargo fmt --all --check
+step "Lints" cargo clippy --workspace --all-targets -- -D warnings
+step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
+step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+step "Tests" cargo test --workspace --quiet
+step "Loom models" loom -- --nocapture
+step "Examples" cargo run --release --quiet --example quickstart
+step "Examples" cargo run --release --quiet --example many_writers
+step "Recall" cargo bench --quiet --bench recall
+step "Demo" cargo run --release --quiet -- demo
+
+printf '\nAll checks passed in %s s.\n' "$SECONDS"

@@ -119,9 +119,9 @@ mod tests {
         // The marks of the very first walk are still there when the count comes around.
         let visited = vec![1; 6_000];
         let mut scratch = Scratch { visited, walk: u32::MAX - 2, ..Scratch::default() };
-        for _ in 0..5 {
+        for walk in 0..5 {
             scratch.begin();
-            for row in [0, 5_000, 3] {
+            for row in [walk, 5_000 + walk, 9_000] {
                 assert!(scratch.visit(row));
                 assert!(!scratch.visit(row));
             }

@@ -97,7 +97,7 @@ fn recall<M: Metric>(world: &World<M>, queries: &[Vec<f32>], k: usize, ef: usize
     for vector in queries {
         let query = Query { vector, k, ef, exact_below: 0 };
         let answer = search::nearest(world.graph.graph(), query, world.view());
-        assert!(answer.is_walked, "the walk is what is measured");
+        assert!(answer.is_walked && answer.scanned == 0, "the walk is what is measured");
         let truth = brute_force::<M>(&world.arena, vector, k, world.view());
         // An answer as near as the farthest true one is as good: twins and ties.
         let worst = truth.last().unwrap().1;

@@ -181,3 +181,109 @@ impl PartialEq for Hit {
 }
 
 impl Eq for Hit {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::index::testing::{PARAMS, Random, World, id};
+
+    /// `count` random rows with falling ids, `linked` of them in the graph.
+    fn world(count: u64, linked: u64) -> World<Cosine> {
+        let mut random = Random::new(21);
+        let mut world = World::new(4, PARAMS);
+        for number in 0..count {
+            world.push(&random.vector(4), 1_000 - number, None);
+            if number + 1 == linked {
+                world.link_all();
+            }
+        }
+        world
+    }
+
+    fn ask(
+        world: &World<Cosine>,
+        vector: &[f32],
+        k: usize,
+        ef: usize,
+        exact_below: usize,
+    ) -> Answer {
+        let query = Query { vector, k, ef, exact_below };
+        search(world.graph.graph(), query, world.view())
+    }
+
+    #[test]
+    fn a_small_store_or_a_large_question_is_scanned_and_another_is_walked() {
+        let world = world(100, 100);
+        let vector = [0.5, 0.1, -0.2, 0.3];
+        for (k, ef, exact_below, is_walked) in [
+            (10, 10, 0, true),
+            (10, 49, 100, true),
+            (10, 49, 101, false),
+            (10, 50, 0, false),
+            (50, 10, 0, false),
+            (usize::MAX, usize::MAX, 0, false),
+        ] {
+            let answer = ask(&world, &vector, k, ef, exact_below);
+            assert_eq!(answer.is_walked, is_walked, "k {k}, ef {ef}, exact below {exact_below}");
+            assert_eq!(answer.scanned, if is_walked { 0 } else { 100 });
+            assert_eq!(answer.visited > 0, is_walked);
+            assert_eq!(answer.hits.len(), k.min(100));
+        }
+        assert_eq!(ask(&world, &vector, 0, 64, 0), Answer::default());
+    }
+
+    #[test]
+    fn rows_that_are_not_linked_are_scanned_and_ranked_with_the_others() {
+        let world = world(200, 150);
+        let mut from_tail = 0;
+        for vector in [[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.3, 0.0], [0.2, 0.2, 0.9, -0.9]] {
+            let walked = ask(&world, &vector, 10, 80, 0);
+            let exact = ask(&world, &vector, 10, 80, 201);
+            assert!(walked.is_walked && walked.scanned == 50 && !exact.is_walked);
+            assert_eq!(walked.hits, exact.hits);
+            from_tail += exact.hits.iter().filter(|hit| hit.0 <= id(850)).count();
+        }
+        assert!(from_tail > 0, "no hit came from the scan");
+    }
+
+    #[test]
+    fn a_zero_query_is_as_like_one_row_as_any_other_so_ids_decide() {
+        let world = world(100, 100);
+        let answer = ask(&world, &[0.0; 4], 3, 10, 0);
+        assert_eq!(answer.hits, [(id(901), 0.0), (id(902), 0.0), (id(903), 0.0)]);
+    }
+
+    #[test]
+    fn zero_rows_are_found_between_the_like_and_the_unlike() {
+        let mut world = World::<Cosine>::new(2, PARAMS);
+        for number in 0..60 {
+            let angle = f32::from(number as u8) * 0.01;
+            world.push(&[angle.cos(), angle.sin()], number, None);
+            world.push(&[-angle.cos(), -angle.sin()], 100 + number, None);
+        }
+        let dead = world.push(&[0.0, 0.0], 6, None);
+        world.push(&[-0.0, 0.0], 7, Some(dead));
+        world.push(&[0.0, 0.0], 5, None);
+        world.link_all();
+        // The angles to the first kind are all below a right one, those to the second all above.
+        let query = [0.3_f32.cos(), 0.3_f32.sin()];
+        let answer = search(
+            world.graph.graph(),
+            Query { vector: &query, k: 60, ef: 60, exact_below: 0 },
+            world.view(),
+        );
+        assert!(answer.is_walked && answer.scanned == 0);
+        assert!(answer.hits.iter().all(|hit| hit.1 > 0.0));
+        let far: Vec<f32> = query.iter().map(|v| -v).collect();
+        for vector in [query.as_slice(), &far] {
+            let query = Query { vector, k: 61, ef: 61, exact_below: 0 };
+            let walked = world
+                .graph
+                .graph()
+                .search(Vector::new(vector), 61, 61, |row| world.arena.is_visible(row, world.seq));
+            let zeros = walked.rows.iter().filter(|(row, _)| row.0 > dead.0).count();
+            assert_eq!(zeros, 2, "zero rows are among the 61 nearest");
+            assert_eq!(search(world.graph.graph(), query, world.view()).hits[60], (id(5), 0.0));
+        }
+    }
+}

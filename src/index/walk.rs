@@ -116,10 +116,12 @@ mod tests {
 
     #[test]
     fn each_walk_visits_anew_even_when_the_count_of_walks_wraps() {
-        let mut scratch = Scratch { walk: u32::MAX - 2, ..Scratch::default() };
-        for _ in 0..5 {
+        // The marks of the very first walk are still there when the count comes around.
+        let visited = vec![1; 6_000];
+        let mut scratch = Scratch { visited, walk: u32::MAX - 2, ..Scratch::default() };
+        for walk in 0..5 {
             scratch.begin();
-            for row in [0, 5_000, 3] {
+            for row in [walk, 5_000 + walk, 9_000] {
                 assert!(scratch.visit(row));
                 assert!(!scratch.visit(row));
             }

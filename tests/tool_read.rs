@@ -203,7 +203,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[test]
 fn help_has_an_example_for_every_command() {
-    for command in ["ingest", "search", "range", "get", "stats", "verify"] {
+    for command in ["demo", "ingest", "search", "range", "get", "stats", "verify"] {
         let ran = tool(&[command.to_owned(), "--help".to_owned()], b"");
         assert_eq!(ran.status, 0);
         assert!(ran.stdout.contains(&format!("  tala-store {command}")), "{}", ran.stdout);

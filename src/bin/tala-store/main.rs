@@ -6,6 +6,7 @@
 //! Results go to standard output, everything about how it went to standard error. The exit status
 //! is 0, 1 where something was not found, damaged or failed, 2 for wrong usage.
 
+mod demo;
 mod embed;
 mod failure;
 mod get;
@@ -41,6 +42,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Examples:
+  tala-store demo                                    see it work, and survive a kill
   tala-store ingest ~/tala ~/.bash_history           store a history; again adds only what is new
   tala-store search ~/tala 'undo a deployment' -k 5  search by meaning
   tala-store range ~/tala --from yesterday           what was done since yesterday
@@ -52,16 +54,20 @@ Exit status: 0 success; 1 not found, damaged or failed; 2 wrong usage.";
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Ingest(ingest::Args),
     Search(search::Args),
     Range(range::Args),
     Get(get::Args),
     Stats(stats::Args),
     Verify(verify::Args),
+    #[command(hide = true)]
+    DemoWriter(demo::writer::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Not locked: other threads of a command may print lines of their own.
     let mut out = BufWriter::new(io::stdout());
     let done = run(cli.command, &mut out).and_then(|()| Ok(out.flush()?));
     // What is still in the buffer after a failure cannot be written any better on drop.
@@ -79,12 +85,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
+        Command::Demo(args) => demo::run(&args, out),
         Command::Ingest(args) => ingest::run(&args, out),
         Command::Search(args) => search::run(&args, out),
         Command::Range(args) => range::run(&args, out),
         Command::Get(args) => get::run(&args, out),
         Command::Stats(args) => stats::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),
+        Command::DemoWriter(args) => demo::writer::run(&args, out),
     }
 }
 

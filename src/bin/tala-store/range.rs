@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         }
     } else {
         let rows: Vec<_> = intents.into_iter().map(|intent| (None, intent)).collect();
-        render::write_intents(out, &rows, render::terminal_width())?;
+        render::write_intents(out, &rows, render::IdColumn::Shown, render::terminal_width())?;
     }
     if shown_count < all_count {
         out.flush()?;

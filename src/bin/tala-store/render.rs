@@ -157,10 +157,18 @@ impl Table {
     }
 }
 
+/// Whether a table of intents shows their ids.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum IdColumn {
+    Shown,
+    Hidden,
+}
+
 /// Writes intents as a table, with their similarity where they have one.
 pub(crate) fn write_intents(
     out: &mut dyn Write,
     intents: &[(Option<f32>, Intent)],
+    id_column: IdColumn,
     width: Option<usize>,
 ) -> io::Result<()> {
     if intents.is_empty() {
@@ -168,7 +176,8 @@ pub(crate) fn write_intents(
     }
     let zone = TimeZone::system();
     let with_similarity = intents.iter().any(|(similarity, _)| similarity.is_some());
-    let id_has_room = width.is_none_or(|width| width >= WIDE);
+    let is_id_shown = id_column == IdColumn::Shown;
+    let id_has_room = is_id_shown && width.is_none_or(|width| width >= WIDE);
 
     let mut columns = Vec::new();
     if with_similarity {
@@ -194,7 +203,7 @@ pub(crate) fn write_intents(
         if id_has_room {
             cells.push(style(&id).dim().to_string());
         }
-        let below = (!id_has_room).then_some(id);
+        let below = (is_id_shown && !id_has_room).then_some(id);
         cells.push(escape(&intent.raw_command).into_owned());
         table.push(cells, below);
     }

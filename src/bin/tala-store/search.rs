@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             json::write_intent(out, intent, *similarity, args.embedding)?;
         }
     } else {
-        render::write_intents(out, &found, render::terminal_width())?;
+        render::write_intents(out, &found, render::IdColumn::Shown, render::terminal_width())?;
     }
     Ok(())
 }

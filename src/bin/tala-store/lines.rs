@@ -1,0 +1,114 @@
+//! Lines of bytes that nobody vouches for: bounded in length, checked to be UTF-8.
+
+use std::io::{self, BufRead};
+
+/// One line, without its end.
+pub(crate) struct Line {
+    /// Counting from 1.
+    pub(crate) number: u64,
+    /// The text, or why it cannot be used.
+    pub(crate) text: Result<String, Fault>,
+}
+
+/// Why a line cannot be used.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("not UTF-8")]
+    NotUtf8,
+    #[error("longer than {max} bytes")]
+    TooLong { max: usize },
+}
+
+/// The lines of a reader. Memory is bounded by the longest line taken; longer ones are skipped.
+pub(crate) struct Lines<R> {
+    reader: R,
+    line_bytes_max: usize,
+    line_count: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(crate) fn new(reader: R, line_bytes_max: usize) -> Self {
+        Self { reader, line_bytes_max, line_count: 0 }
+    }
+
+    /// The next line; `None` at the end. The last line needs no line feed.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
+        let mut bytes = Vec::new();
+        let mut is_too_long = false;
+        let mut is_started = false;
+        loop {
+            let buffer = match self.reader.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if buffer.is_empty() {
+                break;
+            }
+            is_started = true;
+            let end = buffer.iter().position(|&byte| byte == b'\n');
+            let part = &buffer[..end.unwrap_or(buffer.len())];
+            is_too_long |= bytes.len() + part.len() > self.line_bytes_max;
+            if is_too_long {
+                bytes = Vec::new();
+            } else {
+                bytes.extend_from_slice(part);
+            }
+            let used = part.len() + usize::from(end.is_some());
+            self.reader.consume(used);
+            if end.is_some() {
+                break;
+            }
+        }
+        if !is_started {
+            return Ok(None);
+        }
+        self.line_count += 1;
+        let text = if is_too_long {
+            Err(Fault::TooLong { max: self.line_bytes_max })
+        } else {
+            self.decode(bytes)
+        };
+        Ok(Some(Line { number: self.line_count, text }))
+    }
+
+    /// Without the carriage return and the byte order mark that some systems add.
+    fn decode(&self, bytes: Vec<u8>) -> Result<String, Fault> {
+        let mut text = String::from_utf8(bytes).map_err(|_| Fault::NotUtf8)?;
+        if text.ends_with('\r') {
+            text.pop();
+        }
+        if self.line_count == 1 && text.starts_with('\u{feff}') {
+            text.remove(0);
+        }
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::*;
+
+    #[test]
+    fn splits_bounds_and_checks() {
+        let bytes: &[u8] = b"\xef\xbb\xbfone\r\n\n\xffthree\nfour is too long\nfive is it";
+        for capacity in [1, 3, 100] {
+            let mut lines = Lines::new(BufReader::with_capacity(capacity, bytes), 10);
+            let mut all = Vec::new();
+            while let Some(line) = lines.next().unwrap() {
+                all.push((line.number, line.text));
+            }
+            assert_eq!(
+                all,
+                [
+                    (1, Ok("one".to_owned())),
+                    (2, Ok(String::new())),
+                    (3, Err(Fault::NotUtf8)),
+                    (4, Err(Fault::TooLong { max: 10 })),
+                    (5, Ok("five is it".to_owned())),
+                ]
+            );
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Where intents come from: a bash history or JSON Lines, told apart by what they hold.
+//!
+//! A source is read as a stream. What cannot be used is named with its line and does not stop what
+//! comes after it.
+
+use std::io::{self, BufReader, Chain, Cursor, Read};
+
+use tala_core::{IntentId, Outcome};
+
+use crate::{
+    json,
+    lines::{Fault, Line, Lines},
+};
+
+/// How much of a source is looked at to tell its format.
+const SAMPLE_BYTES: u64 = 64 * 1024;
+/// How many lines of that sample have a say.
+const SAMPLE_LINES: usize = 64;
+/// The longest line, and the longest command of several lines, that is taken.
+pub(crate) const LINE_BYTES_MAX: usize = 8 << 20;
+
+/// One command of a source, with what the source says about it.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Entry {
+    /// The line it starts on, counting from 1.
+    pub(crate) line: u64,
+    pub(crate) raw_command: String,
+    pub(crate) id: Option<IntentId>,
+    /// Nanoseconds since the epoch.
+    pub(crate) timestamp: Option<u64>,
+    pub(crate) embedding: Option<Vec<f32>>,
+    pub(crate) context_hash: u64,
+    pub(crate) parent_ids: Vec<IntentId>,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) confidence: Option<f32>,
+}
+
+/// A line that holds no intent, and why.
+#[derive(Debug, PartialEq)]
+pub(crate) struct BadLine {
+    pub(crate) line: u64,
+    pub(crate) why: String,
+}
+
+/// The entries of one source, in order.
+pub(crate) struct Source<R: Read> {
+    lines: Lines<BufReader<Chain<Cursor<Vec<u8>>, R>>>,
+    format: Format,
+    /// The time of the last `#epoch` line, nanoseconds since the epoch.
+    epoch_ns: Option<u64>,
+    /// The command that is being put together from the lines after an `#epoch` line.
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Format {
+    BashHistory,
+    JsonLines,
+}
+
+/// A command of a history with times: all lines up to the next `#epoch` line.
+struct Command {
+    line: u64,
+    text: String,
+    /// The first line that cannot be used spoils the whole command.
+    spoiled: Option<BadLine>,
+}
+
+impl<R: Read> Source<R> {
+    /// Reads enough of `reader` to tell its format.
+    pub(crate) fn new(mut reader: R) -> io::Result<Self> {
+        let mut sample = Vec::new();
+        reader.by_ref().take(SAMPLE_BYTES).read_to_end(&mut sample)?;
+        let format = recognise(&sample);
+        let whole = BufReader::with_capacity(64 * 1024, Cursor::new(sample).chain(reader));
+        let lines = Lines::new(whole, LINE_BYTES_MAX);
+        Ok(Self { lines, format, epoch_ns: None, command: None })
+    }
+
+    /// The next entry or bad line; `None` at the end.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
+        match self.format {
+            Format::JsonLines => self.next_json(),
+            Format::BashHistory => self.next_command(),
+        }
+    }
+
+    fn next_json(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
+        while let Some(Line { number, text }) = self.lines.next()? {
+            match text {
+                Ok(text) if text.trim().is_empty() => {}
+                Ok(text) => return Ok(Some(json_entry(number, &text))),
+                Err(fault) => return Ok(Some(Err(bad(number, &fault)))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_command(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
+        while let Some(line) = self.lines.next()? {
+            if let Some(epoch_ns) = line.text.as_ref().ok().and_then(|text| epoch_ns(text)) {
+                let finished = self.finish_command();
+                self.epoch_ns = Some(epoch_ns);
+                if finished.is_some() {
+                    return Ok(finished);
+                }
+            } else if self.epoch_ns.is_some() {
+                self.add_to_command(line);
+            } else {
+                match line.text {
+                    Ok(text) if text.trim().is_empty() => {}
+                    Ok(raw_command) => {
+                        let entry = Entry { line: line.number, raw_command, ..Entry::default() };
+                        return Ok(Some(Ok(entry)));
+                    }
+                    Err(fault) => return Ok(Some(Err(bad(line.number, &fault)))),
+                }
+            }
+        }
+        Ok(self.finish_command())
+    }
+
+    fn add_to_command(&mut self, line: Line) {
+        let Some(command) = &mut self.command else {
+            let (text, spoiled) = match line.text {
+                Ok(text) => (text, None),
+                Err(fault) => (String::new(), Some(bad(line.number, &fault))),
+            };
+            self.command = Some(Command { line: line.number, text, spoiled });
+            return;
+        };
+        if command.spoiled.is_some() {
+            return;
+        }
+        let fault = match line.text {
+            Ok(text) if command.text.len() + text.len() < LINE_BYTES_MAX => {
+                command.text.push('\n');
+                command.text.push_str(&text);
+                return;
+            }
+            Ok(_) => Fault::TooLong { max: LINE_BYTES_MAX },
+            Err(fault) => fault,
+        };
+        command.spoiled = Some(bad(line.number, &fault));
+        command.text = String::new();
+    }
+
+    fn finish_command(&mut self) -> Option<Result<Entry, BadLine>> {
+        let Command { line, mut text, spoiled } = self.command.take()?;
+        if let Some(bad_line) = spoiled {
+            return Some(Err(bad_line));
+        }
+        text.truncate(text.trim_end_matches('\n').len());
+        if text.trim().is_empty() {
+            return None;
+        }
+        let timestamp = self.epoch_ns;
+        Some(Ok(Entry { line, raw_command: text, timestamp, ..Entry::default() }))
+    }
+}
+
+/// JSON Lines where at least half of the first lines begin like an object with a field, which no
+/// command does. A history that begins with a time is one, whatever its commands hold.
+fn recognise(sample: &[u8]) -> Format {
+    let mut lines = Lines::new(sample, SAMPLE_BYTES as usize);
+    let (mut objects, mut count) = (0, 0);
+    while let Ok(Some(line)) = lines.next() {
+        let text = line.text.unwrap_or_default();
+        if count == 0 && epoch_ns(&text).is_some() {
+            return Format::BashHistory;
+        }
+        if text.trim().is_empty() {
+            continue;
+        }
+        count += 1;
+        let rest = text.trim_start().strip_prefix('{').map(str::trim_start);
+        objects += usize::from(rest.is_some_and(|rest| rest.starts_with(['"', '}'])));
+        if count == SAMPLE_LINES {
+            break;
+        }
+    }
+    if objects > 0 && objects * 2 >= count { Format::JsonLines } else { Format::BashHistory }
+}
+
+/// The time in a line such as `#1700000000`, in nanoseconds; `None` for any other line.
+fn epoch_ns(line: &str) -> Option<u64> {
+    let digits = line.strip_prefix('#')?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(1_000_000_000)
+}
+
+fn json_entry(line: u64, text: &str) -> Result<Entry, BadLine> {
+    let intent = json::parse_intent(text).map_err(|why| BadLine { line, why })?;
+    Ok(Entry {
+        line,
+        id: intent.id.map(IntentId),
+        timestamp: intent.timestamp,
+        context_hash: intent.context_hash.unwrap_or(0),
+        parent_ids: intent.parent_ids(),
+        outcome: intent.outcome.as_ref().map(json::OutcomeIn::outcome),
+        confidence: intent.confidence,
+        embedding: intent.embedding,
+        raw_command: intent.raw_command,
+    })
+}
+
+fn bad(line: u64, fault: &Fault) -> BadLine {
+    BadLine { line, why: fault.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Vec<Result<Entry, BadLine>> {
+        let mut source = Source::new(bytes).unwrap();
+        std::iter::from_fn(|| source.next().unwrap()).collect()
+    }
+
+    /// Line, command and time in seconds of each entry.
+    fn commands(text: &str) -> Vec<(u64, String, Option<u64>)> {
+        read(text.as_bytes())
+            .into_iter()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                (entry.line, entry.raw_command, entry.timestamp.map(|ns| ns / 1_000_000_000))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_plain_history_has_one_command_per_line() {
+        assert_eq!(
+            commands("ls\n\n# a comment\n#12a\r\n  cd src"),
+            [
+                (1, "ls".into(), None),
+                (3, "# a comment".into(), None),
+                (4, "#12a".into(), None),
+                (5, "  cd src".into(), None)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_history_with_times_has_commands_of_several_lines() {
+        assert_eq!(
+            commands("old\n#100\nfor i in 1 2\ndo\n\n  echo $i\ndone\n#200\n#300\nls\n\n"),
+            [
+                (1, "old".into(), None),
+                (3, "for i in 1 2\ndo\n\n  echo $i\ndone".into(), Some(100)),
+                (10, "ls".into(), Some(300)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_number_no_clock_can_show_is_a_command() {
+        assert_eq!(
+            commands("#99999999999999999999\n"),
+            [(1, "#99999999999999999999".into(), None)]
+        );
+    }
+
+    #[test]
+    fn formats_are_told_apart_by_content() {
+        assert_eq!(recognise(b"{ echo hi; }\nls\n"), Format::BashHistory);
+        assert_eq!(recognise(b"#100\n{\"a\": 1}\n"), Format::BashHistory);
+        assert_eq!(recognise(b"ls\ncat <<EOF\n{\"a\": 1}\nEOF\n"), Format::BashHistory);
+        assert_eq!(recognise(b""), Format::BashHistory);
+        assert_eq!(recognise(b"\xef\xbb\xbf\n { \"raw_command\": \"ls\"}\n"), Format::JsonLines);
+        assert_eq!(recognise(b"no json\n{\"raw_command\": \"ls\"}\n"), Format::JsonLines);
+        assert_eq!(recognise(b"{}\n"), Format::JsonLines);
+        assert_eq!(recognise(b"\xff garbage\n{\"raw_command\": \"ls\"}\n"), Format::JsonLines);
+    }
+
+    #[test]
+    fn a_bad_line_does_not_stop_the_rest() {
+        let entries = read(b"{\"raw_command\": \"a\"}\n{\"raw_c\n\xff\n\n{\"raw_command\": \"b\"}");
+        let lines: Vec<_> = entries
+            .iter()
+            .map(|entry| entry.as_ref().map(|e| e.line).map_err(|bad| bad.line))
+            .collect();
+        assert_eq!(lines, [Ok(1), Err(2), Err(3), Ok(5)]);
+
+        let entries = read(b"#100\necho a\n\xff\necho b\n#200\nls\n");
+        assert_eq!(entries[0].as_ref().unwrap_err().line, 3);
+        assert_eq!(entries[1].as_ref().unwrap().raw_command, "ls");
+        assert_eq!(entries.len(), 2);
+    }
+
+    #[test]
+    fn a_command_of_many_lines_is_bounded() {
+        let mut text = b"#100\n".to_vec();
+        for _ in 0..LINE_BYTES_MAX / 1000 + 2 {
+            text.extend([b'x'; 999]);
+            text.push(b'\n');
+        }
+        text.extend(b"#200\nls\n");
+        let entries = read(&text);
+        assert!(entries[0].as_ref().unwrap_err().why.contains("longer"));
+        assert_eq!(entries[1].as_ref().unwrap().raw_command, "ls");
+    }
+}

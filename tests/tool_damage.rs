@@ -1,0 +1,48 @@
+//! What the tool says of a store that is damaged, or in use.
+#![cfg(feature = "cli")]
+
+mod tool_support;
+
+use std::fs;
+
+use tala_store::StorageEngine;
+use tool_support::{Scene, json_lines};
+
+#[test]
+fn damage_is_named_and_fails() {
+    let scene = Scene::new();
+    scene.ingest(include_str!("../assets/demo-session.jsonl"), &[]);
+    assert_eq!(scene.run("verify", &[]).status, 0);
+
+    // One bit in the middle of the largest file, which is where the intents are.
+    let files = fs::read_dir(scene.store()).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&file, bytes).unwrap();
+
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let verified = scene.run("verify", &["--json"]);
+    assert_eq!(verified.status, 1, "{verified:?}");
+    let report = json_lines(&verified.stdout);
+    assert_eq!(report[0]["ok"], false);
+    assert!(report[0]["damage"][0].as_str().unwrap().contains(name), "{report:?}");
+    let told = scene.run("verify", &[]);
+    assert_eq!(told.status, 1);
+    assert!(told.stdout.contains("damage: ") && told.stdout.contains(name), "{told:?}");
+}
+
+#[test]
+fn a_store_in_use_is_left_alone() {
+    let scene = Scene::new();
+    scene.ingest("ls\n", &["--dim", "4"]);
+    let engine = StorageEngine::options(4).open(scene.store()).unwrap();
+    for (command, args) in [("range", &[][..]), ("stats", &[]), ("search", &["x"])] {
+        let ran = scene.run(command, args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}: {ran:?}");
+        assert!(ran.stderr.contains("in use by another engine"), "{command}: {ran:?}");
+    }
+    engine.close().unwrap();
+    assert_eq!(scene.commands(), ["ls"]);
+}

@@ -150,9 +150,17 @@ impl DirLock {
     /// Gives the lock back; again does nothing.
     ///
     /// # Errors
-    /// [`TalaError::Storage`]; then dropping `self` frees the lock.
+    /// [`TalaError::Storage`]; the lock is free at the latest when the process ends.
     pub(crate) fn release(&self) -> Result<(), TalaError> {
         self.file.unlock().map_err(failed(StorageOperation::Lock, &self.path))
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing the file frees the lock only when no copy of the descriptor is left, and a
+        // process that another thread is just starting has one until it runs its own program.
+        let _ = self.release();
     }
 }
 
@@ -219,5 +227,15 @@ mod tests {
         assert!(!is_taken());
         let mode = dir.path().join("LOCK").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_dropped_lock_is_free_while_a_process_being_started_has_its_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::take(dir.path()).unwrap();
+        let copy_of_fork = lock.file.try_clone().unwrap();
+        drop(lock);
+        DirLock::take(dir.path()).unwrap();
+        drop(copy_of_fork);
     }
 }

@@ -440,8 +440,8 @@ pub fn ensure_dir(dir: &Path) -> Result<(), TalaError> {
     }
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => sync_dir(parent),
-        // Another process made it at the same moment.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => ensure_dir(dir),
+        // Another process made it at the same moment; or this is a link that leads nowhere.
+        Err(_) if dir.is_dir() => Ok(()),
         Err(error) => Err(TalaError::storage(StorageOperation::Create, dir, error)),
     }
 }

@@ -120,7 +120,10 @@ fn recover(
             recovered.add_logs(dir, &logs, options)?;
             manifest
         }
-        None if listing.has_legacy_log => import(dir, options.dim, &listing, recovered)?,
+        // Logs of ours mean that the import was done, so its MANIFEST is lost.
+        None if listing.has_legacy_log && listing.logs.is_empty() => {
+            import(dir, options.dim, &listing, recovered)?
+        }
         None if listing.logs.is_empty() && listing.segments.is_empty() => {
             let manifest = Manifest::new(options.dim as u32);
             manifest.publish(dir)?;

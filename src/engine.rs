@@ -460,7 +460,7 @@ impl Inner {
         for (index, intent) in (0..len).zip(intents) {
             let place = BatchPlace { index, len };
             let op = self.prepare_insert(intent, place).map_err(in_batch(index as usize))?;
-            bytes += op.bytes();
+            bytes += op.log_bytes();
             check_size("batch_bytes_max", bytes as u64, self.options.batch_bytes_max)?;
             ops.push(op);
         }
@@ -477,7 +477,7 @@ impl Inner {
         let lag = self.gates.lag.pass(ops.len()).map_err(closed)?;
         let requests = self.gates.requests.pass(1).map_err(closed)?;
         let bytes =
-            self.gates.bytes.pass(ops.iter().map(PreparedOp::bytes).sum()).map_err(closed)?;
+            self.gates.bytes.pass(ops.iter().map(PreparedOp::held_bytes).sum()).map_err(closed)?;
         Ok((vec![requests, bytes], lag))
     }
 
@@ -488,7 +488,7 @@ impl Inner {
         let Some(requests) = self.gates.requests.try_pass(1).map_err(closed)? else {
             return Ok(None);
         };
-        let Some(bytes) = self.gates.bytes.try_pass(op.bytes()).map_err(closed)? else {
+        let Some(bytes) = self.gates.bytes.try_pass(op.held_bytes()).map_err(closed)? else {
             return Ok(None);
         };
         Ok(Some((vec![requests, bytes], lag)))
@@ -497,7 +497,8 @@ impl Inner {
     async fn pass_async(&self, ops: &[PreparedOp]) -> Result<(Vec<Permit>, Permit), GateClosed> {
         let lag = self.gates.lag.pass_async(ops.len()).await?;
         let requests = self.gates.requests.pass_async(1).await?;
-        let bytes = self.gates.bytes.pass_async(ops.iter().map(PreparedOp::bytes).sum()).await?;
+        let bytes =
+            self.gates.bytes.pass_async(ops.iter().map(PreparedOp::held_bytes).sum()).await?;
         Ok((vec![requests, bytes], lag))
     }
 

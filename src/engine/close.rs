@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tala_core::TalaError;
+use tala_core::{StopCause, TalaError};
 
 use super::Inner;
 use crate::{
@@ -66,11 +66,11 @@ impl Inner {
         if !is_first {
             return Ok(());
         }
-        // The fate knows which fault came first; the others followed from it.
-        match wal_fault.or(flush_fault).or(index_fault) {
-            Some(fault) => Err(self.fate.ending().unwrap_or(fault).into()),
-            None => released,
-        }
+        let Some(fault) = wal_fault.or(flush_fault).or(index_fault) else { return released };
+        // The fate knows which fault came first; the others followed from it. But it knows of none
+        // where the log's writer had ended well before another thread failed.
+        let first = self.fate.ending().filter(|ending| !matches!(*ending.cause, StopCause::Closed));
+        Err(first.unwrap_or(fault).into())
     }
 }
 

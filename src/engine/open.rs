@@ -61,8 +61,9 @@ impl StorageEngine {
         let (graph, graph_writer, arena) = new_index(&options);
         let mut recovered = Recovered::empty(&options, arena)?;
         let (mut manifest, listing) = recover(dir, &options, &mut recovered)?;
-        let number = settle(dir, &mut manifest, &listing, &recovered)?;
+        let number = next_log(&manifest, &listing);
         let file = DiskLog::create(dir, number)?;
+        settle(dir, &mut manifest, number, &listing, &recovered)?;
         tidy(dir, &manifest, &listing);
         let old_logs_count = manifest.logs.len();
         let on_disk = OnDisk { file, number, manifest: Arc::new(Mutex::new(manifest)), lock };
@@ -120,7 +121,10 @@ fn recover(
             recovered.add_logs(dir, &logs, options)?;
             manifest
         }
-        None if listing.has_legacy_log => import(dir, options.dim, &listing, recovered)?,
+        // Logs of ours mean that the import was done, so its MANIFEST is lost.
+        None if listing.has_legacy_log && listing.logs.is_empty() => {
+            import(dir, options.dim, &listing, recovered)?
+        }
         None if listing.logs.is_empty() && listing.segments.is_empty() => {
             let manifest = Manifest::new(options.dim as u32);
             manifest.publish(dir)?;
@@ -134,23 +138,29 @@ fn recover(
     Ok((manifest, listing))
 }
 
-/// Writes down, before the first append, how far each older log counts. Returns the number of the
-/// log to go on in.
+/// Number of the log to go on in. Numbers are never used twice, those of emptied logs included.
+fn next_log(manifest: &Manifest, listing: &Listing) -> FileNumber {
+    let last_log = listing.logs.last().copied().unwrap_or_default();
+    last_log.next().max(manifest.next_log)
+}
+
+/// Writes down, before the first append to log `number`, that it goes on there, and how far each
+/// older log counts. The file is there already: a MANIFEST that names a log proves that there was
+/// one.
 fn settle(
     dir: &Path,
     manifest: &mut Manifest,
+    number: FileNumber,
     listing: &Listing,
     recovered: &Recovered,
-) -> Result<FileNumber, TalaError> {
-    // Numbers are never used twice, those of interrupted flushes and emptied logs included.
-    let last_log = listing.logs.last().map_or(manifest.next_log, |last| last.next());
-    manifest.next_log = manifest.next_log.max(last_log);
+) -> Result<(), TalaError> {
+    manifest.next_log = number;
+    // Those of interrupted flushes are not used again.
     let last_segment = listing.segments.last().map_or(0, |last| last.0);
     manifest.next_segment = manifest.next_segment.max(SegmentId(last_segment + 1));
     manifest.next_seq = recovered.last_seq.next();
     manifest.logs.clone_from(&recovered.logs);
-    manifest.publish(dir)?;
-    Ok(manifest.next_log)
+    manifest.publish(dir)
 }
 
 /// Removes what the MANIFEST just published says is of no use: logs that segments cover, and

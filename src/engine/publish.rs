@@ -131,7 +131,9 @@ impl CommitSink for Publisher {
     }
 
     fn is_full(&self) -> bool {
-        self.view.hot.lock().is_full()
+        let hot = self.view.hot.lock();
+        // Without a log no bytes of log bound what replacements, outcomes and removals leave in it.
+        hot.is_full() || self.flusher.is_none() && hot.ops_count() >= hot.capacity()
     }
 
     fn says_nothing(&self) -> bool {
@@ -155,5 +157,40 @@ impl CommitSink for Publisher {
 
     fn discard(&mut self) {
         drop(self.take_hot());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use tala_core::{Intent, IntentId, IntentStore, Outcome, Status};
+
+    use crate::StorageEngine;
+
+    /// Outcomes and replacements of one intent do not fill a buffer by the number of its intents.
+    /// Without a log, nothing else emptied it, and it grew for ever.
+    #[test]
+    fn without_a_log_the_hot_buffer_is_bounded_whatever_is_written() {
+        const CAPACITY: usize = 10;
+        let engine = StorageEngine::in_memory(1, CAPACITY);
+        let intent = Intent {
+            id: IntentId::from_bytes([1; 16]),
+            timestamp: 0,
+            raw_command: String::new(),
+            embedding: vec![1.0],
+            context_hash: 0,
+            parent_ids: Vec::new(),
+            outcome: None,
+            confidence: 1.0,
+        };
+        let ops_count = || engine.inner().unwrap().view.hot.lock().ops_count();
+        for _ in 0..3 * CAPACITY {
+            engine.insert(intent.clone()).unwrap();
+            assert!(ops_count() <= CAPACITY);
+        }
+        let outcome = Outcome { status: Status::Success, latency_ns: 1, exit_code: 0 };
+        for _ in 0..3 * CAPACITY {
+            engine.attach_outcome(intent.id, outcome).unwrap();
+            assert!(ops_count() <= CAPACITY);
+        }
     }
 }

@@ -181,7 +181,12 @@ fn read_live_logs(
     manifest: &Manifest,
     listing: &Listing,
 ) -> Result<Vec<JudgedLog>, TalaError> {
-    let numbers: Vec<FileNumber> = listing.logs.range(manifest.next_log..).copied().collect();
+    let first = manifest.next_log;
+    if first > FileNumber(0) && !listing.logs.contains(&first) {
+        let what = "the MANIFEST says that this log was begun, but the file is missing";
+        return Err(TalaError::corrupt(dir.join(log_name(first)), 0, what));
+    }
+    let numbers: Vec<FileNumber> = listing.logs.range(first..).copied().collect();
     let logs = judge_live_logs(dir, manifest, listing, &numbers, read_whole)?;
     let was_closed = match logs.last() {
         Some(last) => matches!(last.contents(dir)?.end().ending, Ending::Clean(Mark::Closed)),
@@ -440,8 +445,8 @@ pub fn ensure_dir(dir: &Path) -> Result<(), TalaError> {
     }
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => sync_dir(parent),
-        // Another process made it at the same moment.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => ensure_dir(dir),
+        // Another process made it at the same moment; or this is a link that leads nowhere.
+        Err(_) if dir.is_dir() => Ok(()),
         Err(error) => Err(TalaError::storage(StorageOperation::Create, dir, error)),
     }
 }

@@ -80,7 +80,7 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport, TalaError> {
     let manifest = match Manifest::load(dir) {
         Ok(Some(manifest)) => manifest,
         Ok(None) => {
-            let what = if listing.has_legacy_log {
+            let what = if listing.has_legacy_log && listing.logs.is_empty() {
                 "there is none; this directory of the original implementation is imported by opening it"
             } else {
                 "there is none, so this is not a store"

@@ -176,6 +176,11 @@ impl HotBuffer {
         self.is_empty() && self.changes.is_empty()
     }
 
+    /// How many operations it remembers: intents, the holes that others left, and changes.
+    pub(crate) fn ops_count(&self) -> usize {
+        self.slots.len() + self.changes.len()
+    }
+
     /// How many intents make it full.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity

@@ -15,7 +15,7 @@
 //! | 8 | 4 | u32 | format version: 1 |
 //! | 12 | 4 | u32 | dimension of the embeddings |
 //! | 16 | 8 | u64 | next segment number |
-//! | 24 | 8 | u64 | first live log number |
+//! | 24 | 8 | u64 | first live log number; 0 where no log was made yet |
 //! | 32 | 8 | u64 | sequence number that the first record of that log has or will have |
 //! | 40 | 8 | u64 | segments = s |
 //! | 48 | 8 | u64 | logs = l |
@@ -89,7 +89,9 @@ pub(crate) struct Manifest {
     pub(crate) segments: Vec<SegmentEntry>,
     /// Segment files with this number or a higher one never counted.
     pub(crate) next_segment: SegmentId,
-    /// A log with this number or a higher one is live: read as far as it goes.
+    /// A log with this number or a higher one is live: read as far as it goes. Its file was made
+    /// before the MANIFEST said so, and is never removed while it is live, so one that is missing
+    /// was lost. 0 as long as no log was made.
     pub(crate) next_log: FileNumber,
     /// The sequence number that the first record of log `next_log` has or will have.
     pub(crate) next_seq: SeqNo,
@@ -145,7 +147,7 @@ impl Manifest {
             dim,
             segments: Vec::new(),
             next_segment: SegmentId(1),
-            next_log: FileNumber(1),
+            next_log: FileNumber(0),
             next_seq: SeqNo::FIRST,
             logs: Vec::new(),
             legacy: None,
@@ -261,7 +263,7 @@ impl Manifest {
         let header = [
             (self.dim > 0, 12, "the dimension is 0"),
             (self.next_segment.0 > 0, 16, "the next segment number is 0"),
-            (self.next_log.0 > 0, 24, "the first live log number is 0"),
+            (self.next_log.0 > 0 || self.logs.is_empty(), 24, "the first live log number is 0"),
             (self.next_seq > SeqNo::ZERO, 32, "the next sequence number is 0"),
         ];
         if let Some((_, offset, what)) = header.into_iter().find(|(holds, ..)| !holds) {

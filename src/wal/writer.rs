@@ -71,13 +71,24 @@ pub struct PreparedOp {
 }
 
 impl PreparedOp {
-    /// Bytes that it holds on its way to the log: of the record, and of the embedding.
-    pub fn bytes(&self) -> usize {
-        let embedding = match &self.op {
-            LogOp::Insert(intent) => 4 * intent.embedding.len(),
-            _ => 0,
-        };
-        self.encoded.as_ref().map_or(0, |encoded| encoded.encoded_len() as usize) + embedding
+    /// Bytes of log that it takes; without a log, those of the embedding, command and parents.
+    pub fn log_bytes(&self) -> usize {
+        self.encoded
+            .as_ref()
+            .map_or_else(|| self.intent_bytes(), |encoded| encoded.encoded_len() as usize)
+    }
+
+    /// Bytes of memory that it holds on its way to the log: of the intent, and of the record.
+    pub fn held_bytes(&self) -> usize {
+        self.intent_bytes()
+            + self.encoded.as_ref().map_or(0, |encoded| encoded.encoded_len() as usize)
+    }
+
+    fn intent_bytes(&self) -> usize {
+        let LogOp::Insert(intent) = &self.op else { return 0 };
+        size_of_val(&*intent.embedding)
+            + intent.raw_command.len()
+            + size_of_val(&*intent.parent_ids)
     }
 }
 

@@ -1,0 +1,48 @@
+//! The log that was open last is listed nowhere by its length. When its file was lost, the store
+//! once opened without a word and without what the log had held.
+
+use tala_core::{Intent, IntentId, IntentStore, TalaError};
+use tala_store::{StorageEngine, verify};
+
+fn intent(number: u8) -> Intent {
+    Intent {
+        id: IntentId::from_bytes([number; 16]),
+        timestamp: u64::from(number),
+        raw_command: String::new(),
+        embedding: vec![1.0],
+        context_hash: 0,
+        parent_ids: Vec::new(),
+        outcome: None,
+        confidence: 1.0,
+    }
+}
+
+#[test]
+fn a_lost_log_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    // The first log of a store, the log of one opened again, and the log after a flush.
+    for round in 1..=3 {
+        let engine = StorageEngine::open(1, dir.path(), 100).unwrap();
+        assert_eq!(engine.len(), 2 * usize::from(round - 1));
+        engine.insert(intent(2 * round)).unwrap();
+        if round == 3 {
+            engine.flush().unwrap();
+        }
+        engine.insert(intent(2 * round + 1)).unwrap();
+        engine.close().unwrap();
+
+        let is_log = |name: &String| name.starts_with("log_");
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let log = dir.path().join(names.filter(is_log).max().unwrap());
+        let saved = std::fs::read(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        let is_named =
+            |error: &TalaError| matches!(error, TalaError::Corrupt { file, .. } if *file == log);
+        let error = StorageEngine::open(1, dir.path(), 100).unwrap_err();
+        assert!(is_named(&error), "round {round}: {error}");
+        assert!(verify(dir.path()).unwrap().damage.iter().any(is_named));
+        std::fs::write(&log, saved).unwrap();
+    }
+    assert_eq!(StorageEngine::open(1, dir.path(), 100).unwrap().len(), 6);
+}

@@ -2,9 +2,13 @@
 
 mod common;
 
-use std::{fs, thread};
+use std::{
+    fs,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    thread,
+};
 
-use common::{EVER, Model, TestDir, id, intent, outcome, version};
+use common::{AtWork, EVER, Model, TestDir, id, intent, outcome, version};
 use tala_core::{Intent, IntentStore, TalaError};
 use tala_store::StorageEngine;
 
@@ -136,29 +140,33 @@ fn readers_see_a_batch_whole() {
     let engine = StorageEngine::in_memory(8, 1_000);
     let version_of = |number: u64, round: u64| Intent { timestamp: round, ..intent(number) };
     engine.insert_batch((0..BATCH).map(|number| version_of(number, 0)).collect()).unwrap();
+    let at_work = AtomicU64::new(1);
     thread::scope(|scope| {
+        let writer = AtWork(&at_work);
         let readers: Vec<_> = (0..3)
             .map(|_| {
-                let engine = engine.clone();
+                let (engine, at_work) = (engine.clone(), &at_work);
                 scope.spawn(move || {
-                    let mut rounds = 0;
                     let mut last = 0;
-                    while last < 40 {
+                    loop {
+                        let is_last = at_work.load(SeqCst) == 0;
                         let found = engine.query_temporal(EVER).unwrap();
                         assert_eq!(found.len() as u64, BATCH);
                         let round = found[0].timestamp;
                         assert!(found.iter().all(|intent| intent.timestamp == round));
                         assert!(round >= last, "{round} after {last}");
-                        rounds += u64::from(round > last);
                         last = round;
+                        if is_last {
+                            return last;
+                        }
                     }
-                    rounds
                 })
             })
             .collect();
         for round in 1..=40 {
             engine.insert_batch((0..BATCH).map(|n| version_of(n, round)).collect()).unwrap();
         }
-        assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
+        drop(writer);
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap() == 40));
     });
 }

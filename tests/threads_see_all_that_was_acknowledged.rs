@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use common::{EVER, TestDir, assert_order, id, intent, is_same, outcome};
+use common::{AtWork, EVER, TestDir, assert_order, id, intent, is_same, outcome};
 use tala_core::{Intent, IntentStore, TimeRange};
 use tala_store::{Durability, StorageEngine};
 
@@ -51,11 +51,11 @@ fn prefixes(found: &[Intent]) -> [u64; WRITERS as usize] {
     steps
 }
 
-fn read(engine: &StorageEngine, acknowledged: &[AtomicU64]) -> usize {
-    let mut reads = 0;
+fn read(engine: &StorageEngine, acknowledged: &[AtomicU64], at_work: &AtomicU64) {
     let mut seen = [0; WRITERS as usize];
     let mut seen_len = 0;
-    while seen.iter().any(|steps| *steps < EACH) {
+    loop {
+        let is_last = at_work.load(SeqCst) == 0;
         let before: Vec<u64> = acknowledged.iter().map(|steps| steps.load(SeqCst)).collect();
         let found = prefixes(&engine.query_temporal(EVER).unwrap());
         let len = engine.len();
@@ -72,15 +72,16 @@ fn read(engine: &StorageEngine, acknowledged: &[AtomicU64]) -> usize {
         }
         assert!(len as u64 >= found.iter().sum() && len >= seen_len);
         (seen, seen_len) = (found, len);
-        reads += 1;
+        if is_last {
+            return;
+        }
     }
-    reads
 }
 
 /// What a search found, look-ups that begin later find as well.
-fn search(engine: &StorageEngine, acknowledged: &[AtomicU64]) {
+fn search(engine: &StorageEngine, acknowledged: &[AtomicU64], at_work: &AtomicU64) {
     let mut seen = 0;
-    while acknowledged.iter().any(|steps| steps.load(SeqCst) < EACH) {
+    while at_work.load(SeqCst) > 0 {
         let before: u64 = acknowledged.iter().map(|steps| steps.load(SeqCst)).sum();
         let hits = engine.query_semantic(&intent(7).embedding, usize::MAX).unwrap();
         assert!(hits.len() as u64 >= before && hits.len() >= seen);
@@ -95,13 +96,19 @@ fn search(engine: &StorageEngine, acknowledged: &[AtomicU64]) {
 
 fn run(engine: &StorageEngine) {
     let acknowledged: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
+    let at_work = AtomicU64::new(WRITERS);
     thread::scope(|scope| {
         for (writer, steps) in (0..).zip(&acknowledged) {
-            scope.spawn(move || write(engine, writer, steps));
+            let at_work = AtWork(&at_work);
+            scope.spawn(move || {
+                let _at_work = at_work;
+                write(engine, writer, steps);
+            });
         }
-        let readers: Vec<_> = (0..2).map(|_| scope.spawn(|| read(engine, &acknowledged))).collect();
-        scope.spawn(|| search(engine, &acknowledged));
-        assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 1));
+        for _ in 0..2 {
+            scope.spawn(|| read(engine, &acknowledged, &at_work));
+        }
+        scope.spawn(|| search(engine, &acknowledged, &at_work));
     });
     check(engine);
 }

@@ -8,10 +8,20 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
 };
 
 use tala_core::{Intent, IntentId, IntentStore, Outcome, Status, TimeRange};
 use tala_store::{StorageEngine, verify};
+
+/// Says when it is dropped, by a panic too, so that those who look on end with those who work.
+pub struct AtWork<'a>(pub &'a AtomicU64);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
 
 /// Dimension of the embeddings that [`intent`] makes.
 pub const DIM: usize = 8;

@@ -18,7 +18,7 @@ const SQUARE_MAX: f32 = f32::from_bits((127 + 100) << 23);
 
 /// A vector and its squared norm, which is computed once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Vector<'a> {
+pub struct Vector<'a> {
     values: &'a [f32],
     /// 0 for a zero vector, NaN where f32 cannot be trusted with it, else the f32 squared norm.
     squared_norm: f32,
@@ -26,27 +26,27 @@ pub(crate) struct Vector<'a> {
 
 impl<'a> Vector<'a> {
     /// A vector whose norm is not known yet.
-    pub(crate) fn new(values: &'a [f32]) -> Self {
+    pub fn new(values: &'a [f32]) -> Self {
         Self { values, squared_norm: squared_norm(values) }
     }
 
     /// A vector with the norm that [`Vector::squared_norm`] gave for the same values.
-    pub(crate) fn with_norm(values: &'a [f32], squared_norm: f32) -> Self {
+    pub fn with_norm(values: &'a [f32], squared_norm: f32) -> Self {
         Self { values, squared_norm }
     }
 
     /// The components.
-    pub(crate) fn values(&self) -> &'a [f32] {
+    pub fn values(&self) -> &'a [f32] {
         self.values
     }
 
     /// The number to store beside the values and to give back to [`Vector::with_norm`].
-    pub(crate) fn squared_norm(&self) -> f32 {
+    pub fn squared_norm(&self) -> f32 {
         self.squared_norm
     }
 
     /// Whether every component is +0 or -0.
-    pub(crate) fn is_zero(&self) -> bool {
+    pub fn is_zero(&self) -> bool {
         self.squared_norm == 0.0
     }
 }

@@ -11,6 +11,15 @@ mod recover;
 mod verify;
 mod view;
 
+/// What the models of `loom-tests` take from this room.
+#[cfg(loom)]
+pub mod models {
+    pub use super::{
+        publish::Publisher,
+        view::{Contents, IndexMap, IntentMap, View},
+    };
+}
+
 use std::{
     fmt,
     future::Future,
@@ -552,21 +561,13 @@ impl Inner {
         let since_ns = now_ns();
         let metrics = &self.view.metrics;
         let shared = &*self.view.index;
-        // In this order: a row that the builder passed over as dead is then not in the snapshot, and
-        // every row of the snapshot is below the end. What is linked meanwhile is found once, by
-        // the scan.
-        let view = index::View {
-            linked: RowId(shared.linked.load(Ordering::Acquire)),
-            snapshot: shared.visible.load(Ordering::Acquire),
-            rows_end: RowId(shared.arena.len()),
-        };
         let wanted = index::Query {
             vector: query.embedding,
             k: query.k,
             ef: query.ef.unwrap_or(self.options.ef_search),
             exact_below: self.options.exact_below,
         };
-        let found = index::search(&shared.graph, wanted, view);
+        let found = index::search(&shared.graph, wanted, shared.view());
         if found.is_walked {
             metrics.hnsw_search_visited.fetch_add(found.visited as u64, Relaxed);
             metrics.hnsw_search_count.fetch_add(1, Relaxed);

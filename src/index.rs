@@ -25,12 +25,12 @@ mod graph_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use arena::{Arena, ArenaWriter};
-pub(crate) use builder::{IndexActor, IndexLetter, Shared};
-pub(crate) use graph::GraphParams;
-pub(crate) use search::{Query, View, search};
+pub use arena::{Arena, ArenaWriter};
+pub use builder::{IndexActor, IndexLetter, Shared};
+pub use graph::GraphParams;
+pub use search::{Query, View, search};
 
 /// The graph of an engine: nearest by cosine.
-pub(crate) type Graph = graph::Graph<metric::Cosine>;
+pub type Graph = graph::Graph<metric::Cosine>;
 /// The one writer of a [`Graph`].
-pub(crate) type GraphWriter = link::GraphWriter<metric::Cosine>;
+pub type GraphWriter = link::GraphWriter<metric::Cosine>;

@@ -66,6 +66,10 @@ mod wal;
 mod engine;
 mod query_engine;
 
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod rooms;
+
 pub use engine::{
     Query, RecoveryReport, RecoveryWarning, StorageEngine, StoreStats, VerifyReport, stored_dim,
     verify,

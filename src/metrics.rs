@@ -6,7 +6,7 @@ mod tracked;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use lock_stats::LockStats;
-pub(crate) use tracked::{LockRank, TrackedMutex, TrackedRwLock};
+pub use tracked::{LockRank, TrackedMutex, TrackedRwLock};
 
 use crate::sync::now_ns;
 

@@ -11,9 +11,12 @@ mod hot_buffer;
 mod manifest;
 mod published;
 
-pub(crate) use flusher::{DiskSegments, FlushActor, FlushLetter, epoch_ns};
+#[cfg(loom)]
+pub use flusher::SegmentStore;
+pub(crate) use flusher::{DiskSegments, epoch_ns};
+pub use flusher::{FlushActor, FlushLetter};
 pub use hot_buffer::HotBuffer;
-pub(crate) use hot_buffer::HotOp;
+pub use hot_buffer::HotOp;
 pub(crate) use manifest::{
     LegacyEntry, LogEntry, MANIFEST_NAME, Manifest, SegmentEntry, parse_segment_name, segment_name,
 };

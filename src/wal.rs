@@ -18,13 +18,15 @@ mod writer;
 pub use entries::{WalEntry, replay_wal};
 pub use standalone::Wal;
 
-pub(crate) use entries::read_legacy;
-pub(crate) use file::{DiskLog, LogFile, log_name, parse_log_name};
-pub(crate) use record::{BatchPlace, Encoded, LogOp, Mark, Stamp};
-pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_proof};
-pub(crate) use writer::{
+pub use file::LogFile;
+pub use record::{BatchPlace, Encoded, LogOp, Mark, Stamp};
+pub use writer::{
     CommitSink, Cut, Log, PreparedOp, Request, Staged, WalActor, WalLetter, WriteRequest,
 };
+
+pub(crate) use entries::read_legacy;
+pub(crate) use file::{DiskLog, log_name, parse_log_name};
+pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_proof};
 
 #[cfg(test)]
 mod tests;

@@ -21,15 +21,14 @@ use crate::{
 /// What `died` says of a row that is alive.
 const ALIVE: u64 = u64::MAX;
 
-// The values of an entry of `Arena::marks`.
-const BORN: usize = 0;
+// The values of an entry of `Arena::marks`; the first is when the row was born.
 const DIED: usize = 1;
 const ID_HIGH: usize = 2;
 const ID_LOW: usize = 3;
 const MARKS: usize = 4;
 
 /// All rows. Shared by the writer, the builder and every reader; reading takes no lock.
-pub(crate) struct Arena {
+pub struct Arena {
     rows: Arc<Rows>,
     /// The squared norm of each row as [`Vector`] keeps it, in bits.
     norms: Columns<AtomicU32>,
@@ -43,14 +42,14 @@ pub(crate) struct Arena {
 }
 
 /// The one writer of an [`Arena`].
-pub(crate) struct ArenaWriter {
+pub struct ArenaWriter {
     arena: Arc<Arena>,
     rows: RowsWriter,
 }
 
 impl Arena {
     /// An empty arena of vectors `[f32; dim]`, and the one writer of it.
-    pub(crate) fn new(dim: usize) -> (Arc<Self>, ArenaWriter) {
+    pub fn new(dim: usize) -> (Arc<Self>, ArenaWriter) {
         let (rows, writer) = Rows::new(dim);
         let arena = Arc::new(Self {
             rows,
@@ -64,28 +63,28 @@ impl Arena {
     }
 
     /// The dimension of every vector.
-    pub(crate) fn dim(&self) -> usize {
+    pub fn dim(&self) -> usize {
         self.rows.dim()
     }
 
     /// Number of published rows, dead ones included. Rows below it can be read.
-    pub(crate) fn len(&self) -> u32 {
+    pub fn len(&self) -> u32 {
         self.rows.len()
     }
 
     /// Number of rows that a search can find now: not dead and not hidden.
-    pub(crate) fn live_count(&self) -> usize {
+    pub fn live_count(&self) -> usize {
         // A hint for choosing between walk and scan; it orders nothing.
         self.live_count.load(Ordering::Relaxed) as usize
     }
 
     /// The components of a published row.
-    pub(crate) fn row(&self, row: RowId) -> Option<&[f32]> {
+    pub fn row(&self, row: RowId) -> Option<&[f32]> {
         self.rows.get(row.0)
     }
 
     /// A published row with its norm.
-    pub(crate) fn vector(&self, row: RowId) -> Option<Vector<'_>> {
+    pub fn vector(&self, row: RowId) -> Option<Vector<'_>> {
         let values = self.rows.get(row.0)?;
         // Relaxed, here and for the marks: written before the row was published, and `get` has seen
         // the row published.
@@ -94,7 +93,7 @@ impl Arena {
     }
 
     /// The id of a published row.
-    pub(crate) fn id(&self, row: RowId) -> Option<IntentId> {
+    pub fn id(&self, row: RowId) -> Option<IntentId> {
         let marks = self.marks.get(row.0)?;
         let mut bytes = [0; 16];
         let (high, low) = bytes.split_at_mut(8);
@@ -108,13 +107,13 @@ impl Arena {
     /// The reader loaded `snapshot` with Acquire from where the writer stored it with Release after
     /// its pushes and kills, so Relaxed loads see every mark up to it. A later kill may be seen or
     /// not: its sequence number is above `snapshot`, and the answer is the same.
-    pub(crate) fn is_visible(&self, row: RowId, snapshot: u64) -> bool {
+    pub fn is_visible(&self, row: RowId, snapshot: u64) -> bool {
         let Some([born, died, ..]) = self.marks.get(row.0) else { return false };
         born.load(Ordering::Relaxed) <= snapshot && snapshot < died.load(Ordering::Relaxed)
     }
 
     /// Whether a published row is dead for every reader whose snapshot is `horizon` or later.
-    pub(crate) fn is_dead(&self, row: RowId, horizon: u64) -> bool {
+    pub fn is_dead(&self, row: RowId, horizon: u64) -> bool {
         let Some(died) = self.marks.get(row.0).and_then(|marks| marks.get(DIED)) else {
             return true;
         };
@@ -122,7 +121,7 @@ impl Arena {
     }
 
     /// The `index`-th killed row, in the order of deaths; `None` past the last one.
-    pub(crate) fn killed(&self, index: u32) -> Option<RowId> {
+    pub fn killed(&self, index: u32) -> Option<RowId> {
         // Pairs with the Release in `kill`: the mark of the row is seen as well.
         if index >= self.killed_count.load(Ordering::Acquire) {
             return None;
@@ -133,7 +132,7 @@ impl Arena {
 
 impl ArenaWriter {
     /// The arena that this writes to.
-    pub(crate) fn arena(&self) -> &Arc<Arena> {
+    pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
     }
 
@@ -141,12 +140,7 @@ impl ArenaWriter {
     ///
     /// # Errors
     /// The vector has another dimension, or there is no room for another row.
-    pub(crate) fn push(
-        &mut self,
-        vector: &[f32],
-        id: IntentId,
-        born: u64,
-    ) -> Result<RowId, TalaError> {
+    pub fn push(&mut self, vector: &[f32], id: IntentId, born: u64) -> Result<RowId, TalaError> {
         if vector.len() != self.arena.dim() {
             return Err(TalaError::DimensionMismatch {
                 expected: self.arena.dim(),
@@ -163,7 +157,8 @@ impl ArenaWriter {
     ///
     /// # Errors
     /// There is no room for another row.
-    pub(crate) fn push_hidden(&mut self, id: IntentId) -> Result<RowId, TalaError> {
+    #[cfg(test)]
+    pub fn push_hidden(&mut self, id: IntentId) -> Result<RowId, TalaError> {
         // Dead from the beginning: `snapshot < died` holds for no snapshot.
         self.append(&[], id, u64::MAX, 0)
     }
@@ -196,7 +191,7 @@ impl ArenaWriter {
     /// Ends the life of `row` at sequence number `died`: readers from there on do not see it. A row
     /// that is dead, hidden or not there stays as it is. Deaths come in the order of their sequence
     /// numbers.
-    pub(crate) fn kill(&mut self, row: RowId, died: u64) {
+    pub fn kill(&mut self, row: RowId, died: u64) {
         let arena = &*self.arena;
         if row.0 >= arena.len() {
             return;

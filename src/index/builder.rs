@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tala_core::StopCause;
 
-use super::{Arena, Graph, GraphWriter};
+use super::{Arena, Graph, GraphWriter, View};
 use crate::{
     actor::{Actor, Flow},
     gate::Gate,
@@ -47,6 +47,21 @@ pub struct Shared {
     pub lag: Arc<Gate>,
     /// Counters.
     pub metrics: Arc<StorageMetrics>,
+}
+
+impl Shared {
+    /// What a search that begins now is answered from.
+    ///
+    /// The loads are in this order: a row that the builder passed over as dead is then not in the
+    /// snapshot, and every row of the snapshot is below the end. What is linked meanwhile is found
+    /// once, by the scan.
+    pub fn view(&self) -> View {
+        View {
+            linked: RowId(self.linked.load(Ordering::Acquire)),
+            snapshot: self.visible.load(Ordering::Acquire),
+            rows_end: RowId(self.arena.len()),
+        }
+    }
 }
 
 /// The actor.

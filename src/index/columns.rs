@@ -17,7 +17,7 @@ pub(crate) const ENTRIES_MAX: u32 = u32::MAX - (1 << FIRST_LOG2) + 1;
 
 /// There is no room for another row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Full {
+pub enum Full {
     /// All row numbers are taken.
     Rows,
     /// The system gives no more memory.

@@ -46,42 +46,43 @@ pub(super) const ALIKE: u32 = 0;
 
 /// How a graph is built.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GraphParams {
+pub struct GraphParams {
     /// Neighbors of a node on each level above 0, at most; twice as many on level 0. At least 2.
-    pub(crate) m: usize,
+    pub m: usize,
     /// Candidates among which the neighbors of a new node are chosen.
-    pub(crate) ef_construction: usize,
+    pub ef_construction: usize,
     /// What the level of each row is drawn from.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// What a graph consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct GraphStats {
+pub struct GraphStats {
     /// Nodes with neighbor lists.
-    pub(crate) nodes: u32,
+    pub nodes: u32,
     /// Rows that a walk can come by: nodes, their twins, and rows without a place.
-    pub(crate) rows: u32,
+    pub rows: u32,
     /// Those of `rows` that are dead and wait for a repair.
-    pub(crate) dead: u32,
+    pub dead: u32,
     /// Links on all levels.
-    pub(crate) links: u64,
+    pub links: u64,
     /// The highest level with a node.
-    pub(crate) max_level: usize,
+    pub max_level: usize,
 }
 
 /// What a walk found.
-pub(crate) struct Walk {
+pub struct Walk {
     /// Accepted rows with their distances, in no order. All twins of the `k` nearest nodes are
     /// among them, so there may be more than were asked for.
-    pub(crate) rows: Vec<(RowId, f32)>,
+    pub rows: Vec<(RowId, f32)>,
     /// Number of nodes whose distance was computed.
-    pub(crate) visited: usize,
+    pub visited: usize,
 }
 
 /// The shared part of the graph; [`super::link::GraphWriter`] changes it.
-pub(crate) struct Graph<M> {
+pub struct Graph<M> {
     pub(super) arena: Arc<Arena>,
+    #[cfg(test)]
     pub(super) m: usize,
     /// For each row `[twin, upper, slot; 2m]`.
     pub(super) blocks: Columns<AtomicU32>,
@@ -138,12 +139,12 @@ impl Seen {
 
 impl<M: Metric> Graph<M> {
     /// The rows that the graph is about.
-    pub(crate) fn arena(&self) -> &Arc<Arena> {
+    pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
     }
 
     /// What the graph consists of now.
-    pub(crate) fn stats(&self) -> GraphStats {
+    pub fn stats(&self) -> GraphStats {
         GraphStats {
             nodes: self.counts.nodes.load(Ordering::Relaxed),
             rows: self.counts.rows.load(Ordering::Relaxed),
@@ -154,7 +155,7 @@ impl<M: Metric> Graph<M> {
     }
 
     /// The `k` nearest accepted rows, approximately: a walk with a beam of `max(ef, k)`.
-    pub(crate) fn search(
+    pub fn search(
         &self,
         query: Vector<'_>,
         k: usize,

@@ -37,7 +37,7 @@ pub(super) enum State {
 
 /// A change of the graph, ready to be applied.
 #[must_use = "a plan changes nothing until it is applied"]
-pub(crate) struct Plan {
+pub struct Plan {
     /// The row whose turn this was, if any; later plans begin after it.
     row: Option<u32>,
     pub(super) writes: Vec<Write>,
@@ -62,7 +62,7 @@ pub(super) enum Write {
 }
 
 /// The one writer of a [`Graph`].
-pub(crate) struct GraphWriter<M> {
+pub struct GraphWriter<M> {
     pub(super) graph: Arc<Graph<M>>,
     params: GraphParams,
     /// All rows below had their turn.
@@ -86,7 +86,7 @@ pub(crate) struct GraphWriter<M> {
 
 impl<M: Metric> GraphWriter<M> {
     /// An empty graph over the rows of `arena`, and the one writer of it.
-    pub(crate) fn new(arena: Arc<Arena>, params: GraphParams) -> Self {
+    pub fn new(arena: Arc<Arena>, params: GraphParams) -> Self {
         let params = GraphParams {
             m: params.m.max(2),
             ef_construction: params.ef_construction.max(params.m).max(2),
@@ -94,6 +94,7 @@ impl<M: Metric> GraphWriter<M> {
         };
         let graph = Graph {
             arena,
+            #[cfg(test)]
             m: params.m,
             blocks: Columns::new(SLOTS + 2 * params.m),
             upper: Columns::new(params.m),
@@ -120,13 +121,13 @@ impl<M: Metric> GraphWriter<M> {
     }
 
     /// The graph that this writes to.
-    pub(crate) fn graph(&self) -> &Arc<Graph<M>> {
+    pub fn graph(&self) -> &Arc<Graph<M>> {
         &self.graph
     }
 
     /// All rows below this one had their turn: what a search does not find of them in the graph was
     /// dead.
-    pub(crate) fn next_row(&self) -> RowId {
+    pub fn next_row(&self) -> RowId {
         RowId(self.next)
     }
 
@@ -134,7 +135,7 @@ impl<M: Metric> GraphWriter<M> {
     ///
     /// # Errors
     /// There is no room for the row; the graph is as before.
-    pub(crate) fn link(&mut self, row: RowId, horizon: u64) -> Result<(), Full> {
+    pub fn link(&mut self, row: RowId, horizon: u64) -> Result<(), Full> {
         let plan = self.plan(row, horizon)?;
         self.apply(plan);
         Ok(())
@@ -149,7 +150,7 @@ impl<M: Metric> GraphWriter<M> {
     ///
     /// # Errors
     /// There is no room for the row; nothing was changed.
-    pub(crate) fn plan(&mut self, row: RowId, horizon: u64) -> Result<Plan, Full> {
+    pub fn plan(&mut self, row: RowId, horizon: u64) -> Result<Plan, Full> {
         self.count_deaths(horizon);
         let mut plan = Self::empty_plan();
         let row = row.0;
@@ -369,7 +370,7 @@ impl<M: Metric> GraphWriter<M> {
 
     /// Carries out a plan. Plans are applied in the order in which they were made, each before the
     /// next is made.
-    pub(crate) fn apply(&mut self, plan: Plan) {
+    pub fn apply(&mut self, plan: Plan) {
         for write in plan.writes {
             self.write(write);
         }

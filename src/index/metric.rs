@@ -3,7 +3,7 @@
 use crate::distance::{self, Vector};
 
 /// A distance between finite vectors: never negative, never NaN.
-pub(crate) trait Metric: Send + Sync + 'static {
+pub trait Metric: Send + Sync + 'static {
     /// By how much the distances of two twins to any third vector can differ, at most.
     const TWIN_SLACK: f32;
 
@@ -22,7 +22,7 @@ pub(crate) trait Metric: Send + Sync + 'static {
 }
 
 /// Cosine distance, `1 - similarity`: the distance of the normalised vectors, in `[0, 2]`.
-pub(crate) struct Cosine;
+pub struct Cosine;
 
 impl Metric for Cosine {
     const TWIN_SLACK: f32 = 2e-6;
@@ -47,7 +47,7 @@ impl Metric for Cosine {
 }
 
 /// Euclidean distance of the raw vectors.
-pub(crate) struct Euclidean;
+pub struct Euclidean;
 
 impl Metric for Euclidean {
     const TWIN_SLACK: f32 = 0.0;

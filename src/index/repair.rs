@@ -87,6 +87,7 @@ impl<M: Metric> GraphWriter<M> {
     }
 
     /// Repairs until nothing is to be done.
+    #[cfg(test)]
     pub(crate) fn repair(&mut self, horizon: u64) {
         while let Some(plan) = self.plan_repair(horizon) {
             self.apply(plan);

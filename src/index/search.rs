@@ -15,45 +15,45 @@ use crate::distance::Vector;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Query<'a> {
+pub struct Query<'a> {
     /// Finite, of the arena's dimension.
-    pub(crate) vector: &'a [f32],
+    pub vector: &'a [f32],
     /// How many answers.
-    pub(crate) k: usize,
+    pub k: usize,
     /// Width of the beam; at least `k` is used.
-    pub(crate) ef: usize,
+    pub ef: usize,
     /// With fewer live rows than this, every row is looked at.
-    pub(crate) exact_below: usize,
+    pub exact_below: usize,
 }
 
 /// The state that a query is answered from. Load the fields in their order, each with Acquire: a
 /// row that the builder passed over as dead is then not visible at the snapshot, and every row that
 /// is visible at the snapshot is below `rows_end`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
+pub struct View {
     /// Rows below had their turn in the graph; [`super::link::GraphWriter::next_row`].
-    pub(crate) linked: RowId,
+    pub linked: RowId,
     /// The sequence number up to which the query sees.
-    pub(crate) snapshot: u64,
+    pub snapshot: u64,
     /// Number of rows; [`Arena::len`].
-    pub(crate) rows_end: RowId,
+    pub rows_end: RowId,
 }
 
 /// The answer, and what it took.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// Best first, ties by id, each id once.
-    pub(crate) hits: Vec<(IntentId, f32)>,
+    pub hits: Vec<(IntentId, f32)>,
     /// Whether the graph was walked.
-    pub(crate) is_walked: bool,
+    pub is_walked: bool,
     /// Nodes of the graph whose distance was computed.
-    pub(crate) visited: usize,
+    pub visited: usize,
     /// Rows compared outside the graph.
-    pub(crate) scanned: usize,
+    pub scanned: usize,
 }
 
 /// The `k` rows most similar to the query, as `(id, cosine similarity)`.
-pub(crate) fn search(graph: &Graph<Cosine>, query: Query<'_>, view: View) -> Answer {
+pub fn search(graph: &Graph<Cosine>, query: Query<'_>, view: View) -> Answer {
     let mut answer = nearest(graph, query, view);
     for (_, cost) in &mut answer.hits {
         *cost = -*cost;
@@ -66,7 +66,7 @@ pub(crate) fn search(graph: &Graph<Cosine>, query: Query<'_>, view: View) -> Ans
 /// Every row is looked at where the answer is a good part of the store anyway (`k` or `ef` reaches
 /// half of the live rows), where the store is small, and where the query is as far from one row as
 /// from any other.
-pub(crate) fn nearest<M: Metric>(graph: &Graph<M>, query: Query<'_>, view: View) -> Answer {
+pub fn nearest<M: Metric>(graph: &Graph<M>, query: Query<'_>, view: View) -> Answer {
     let mut answer = Answer::default();
     let live = graph.arena().live_count();
     // No more than there is: `k` may be any number.
@@ -117,7 +117,7 @@ fn scan<M: Metric>(
 }
 
 /// The `k` best hits so far.
-pub(crate) struct Best {
+pub struct Best {
     k: usize,
     /// The worst on top.
     heap: BinaryHeap<Hit>,
@@ -130,7 +130,7 @@ struct Hit {
 }
 
 impl Best {
-    pub(crate) fn new(k: usize) -> Self {
+    pub fn new(k: usize) -> Self {
         Self { k, heap: BinaryHeap::new() }
     }
 
@@ -139,7 +139,7 @@ impl Best {
     }
 
     /// Keeps the hit if it is among the best.
-    pub(crate) fn offer(&mut self, id: IntentId, cost: f32) {
+    pub fn offer(&mut self, id: IntentId, cost: f32) {
         let hit = Hit { cost, id };
         if self.heap.len() < self.k {
             self.heap.push(hit);
@@ -157,7 +157,7 @@ impl Best {
     }
 
     /// The hits, best first.
-    pub(crate) fn into_hits(self) -> Vec<(IntentId, f32)> {
+    pub fn into_hits(self) -> Vec<(IntentId, f32)> {
         self.heap.into_sorted_vec().into_iter().map(|hit| (hit.id, hit.cost)).collect()
     }
 }

@@ -14,11 +14,16 @@ use crate::sync::{self, now_ns};
 
 /// The five locks of the engine, in the order in which one thread may take them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum LockRank {
+pub enum LockRank {
+    /// `wal_lock`.
     Wal,
+    /// `index_map_lock`.
     IndexMap,
+    /// `intents_lock`.
     Intents,
+    /// `hot_lock`.
     Hot,
+    /// `hnsw_lock`.
     Hnsw,
 }
 
@@ -108,7 +113,7 @@ impl Drop for Recorder<'_> {
 
 /// A guard of a tracked lock. Field order is drop order: the lock is released first, so that
 /// recording never lengthens a hold.
-pub(crate) struct Guard<'a, G> {
+pub struct Guard<'a, G> {
     inner: G,
     _recorder: Recorder<'a>,
 }
@@ -128,18 +133,20 @@ impl<G: DerefMut> DerefMut for Guard<'_, G> {
 
 /// A mutex that counts itself.
 #[derive(Debug)]
-pub(crate) struct TrackedMutex<T> {
+pub struct TrackedMutex<T> {
     lock: sync::Mutex<T>,
     metrics: Arc<StorageMetrics>,
     rank: LockRank,
 }
 
 impl<T> TrackedMutex<T> {
-    pub(crate) fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
+    /// Wraps a value; `rank` says which of the metrics' locks this one is.
+    pub fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
         Self { lock: sync::Mutex::new(value), metrics: Arc::clone(metrics), rank }
     }
 
-    pub(crate) fn lock(&self) -> Guard<'_, sync::MutexGuard<'_, T>> {
+    /// Waits for the lock.
+    pub fn lock(&self) -> Guard<'_, sync::MutexGuard<'_, T>> {
         let (inner, recorder) = Recorder::acquire(
             &self.metrics,
             self.rank,
@@ -152,18 +159,20 @@ impl<T> TrackedMutex<T> {
 
 /// A read-write lock that counts itself, readers and writers alike.
 #[derive(Debug)]
-pub(crate) struct TrackedRwLock<T> {
+pub struct TrackedRwLock<T> {
     lock: sync::RwLock<T>,
     metrics: Arc<StorageMetrics>,
     rank: LockRank,
 }
 
 impl<T> TrackedRwLock<T> {
-    pub(crate) fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
+    /// Wraps a value; `rank` says which of the metrics' locks this one is.
+    pub fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
         Self { lock: sync::RwLock::new(value), metrics: Arc::clone(metrics), rank }
     }
 
-    pub(crate) fn read(&self) -> Guard<'_, sync::RwLockReadGuard<'_, T>> {
+    /// Waits for shared access.
+    pub fn read(&self) -> Guard<'_, sync::RwLockReadGuard<'_, T>> {
         let (inner, recorder) = Recorder::acquire(
             &self.metrics,
             self.rank,
@@ -173,7 +182,8 @@ impl<T> TrackedRwLock<T> {
         Guard { inner, _recorder: recorder }
     }
 
-    pub(crate) fn write(&self) -> Guard<'_, sync::RwLockWriteGuard<'_, T>> {
+    /// Waits for exclusive access.
+    pub fn write(&self) -> Guard<'_, sync::RwLockWriteGuard<'_, T>> {
         let (inner, recorder) = Recorder::acquire(
             &self.metrics,
             self.rank,

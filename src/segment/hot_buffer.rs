@@ -12,7 +12,7 @@ use crate::{
 
 /// A committed operation, as the hot buffer takes it.
 #[derive(Debug)]
-pub(crate) enum HotOp {
+pub enum HotOp {
     /// An intent, in place of the one with its id if there is one.
     Push(Entry),
     /// An outcome of an intent, here or in an older segment.

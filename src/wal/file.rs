@@ -35,7 +35,7 @@ pub(crate) fn parse_log_name(name: &str) -> Option<FileNumber> {
 ///
 /// A failure is final: after it nothing is known about what is on disk, and every later call
 /// reports the same error.
-pub(crate) trait LogFile: Send {
+pub trait LogFile: Send {
     /// Hands `bytes` to the operating system, all of them, after everything appended before.
     fn append(&mut self, bytes: &[u8]) -> Result<(), TalaError>;
 

@@ -90,7 +90,7 @@ pub(crate) const RECORD_BYTES_MIN: u64 = FRAME_BYTES + TAIL_HEAD_BYTES + TRAILER
 
 /// What a record says happened.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum LogOp {
+pub enum LogOp {
     /// An intent was stored; one with the same id is replaced.
     Insert(Intent),
     /// An outcome was attached.
@@ -112,7 +112,7 @@ pub(crate) enum LogOp {
 /// The last record of a file that was ended on purpose. It is written after everything before it
 /// was synced, and so proves that what stands before it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mark {
+pub enum Mark {
     /// The store was closed.
     Closed,
     /// The log went on in another file.
@@ -124,37 +124,37 @@ pub(crate) enum Mark {
 
 /// Place of a record in its batch, which is in the log whole or not at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct BatchPlace {
+pub struct BatchPlace {
     /// From 0, below `len`.
-    pub(crate) index: u32,
+    pub index: u32,
     /// Records in the batch, at least 1.
-    pub(crate) len: u32,
+    pub len: u32,
 }
 
 impl BatchPlace {
     /// A record on its own.
-    pub(crate) const SINGLE: Self = Self { index: 0, len: 1 };
+    pub const SINGLE: Self = Self { index: 0, len: 1 };
 
     /// Whether the batch is complete with this record.
-    pub(crate) const fn is_last(self) -> bool {
+    pub const fn is_last(self) -> bool {
         self.index.saturating_add(1) == self.len
     }
 }
 
 /// What a record gets when it gets its place in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     /// Its sequence number.
-    pub(crate) seq: SeqNo,
+    pub seq: SeqNo,
     /// The file that it is written to.
-    pub(crate) file: FileNumber,
+    pub file: FileNumber,
     /// The highest sequence number known to be synced now; below `seq`.
-    pub(crate) synced: SeqNo,
+    pub synced: SeqNo,
 }
 
 /// A record complete but for its stamp.
 #[derive(Clone, Debug)]
-pub(crate) struct Encoded {
+pub struct Encoded {
     /// From `payload_len` up to the trailer.
     bytes: Vec<u8>,
     /// CRC-32C of `bytes`.
@@ -180,7 +180,7 @@ impl Encoded {
     ///
     /// # Errors
     /// [`TalaError::TooLarge`] where the record's length does not fit its field.
-    pub(crate) fn insert(intent: &Intent, place: BatchPlace) -> Result<Self, TalaError> {
+    pub fn insert(intent: &Intent, place: BatchPlace) -> Result<Self, TalaError> {
         let Intent {
             id,
             timestamp,
@@ -234,11 +234,7 @@ impl Encoded {
     ///
     /// # Errors
     /// None in practice: the record has a fixed length.
-    pub(crate) fn outcome(
-        id: IntentId,
-        outcome: Outcome,
-        place: BatchPlace,
-    ) -> Result<Self, TalaError> {
+    pub fn outcome(id: IntentId, outcome: Outcome, place: BatchPlace) -> Result<Self, TalaError> {
         let fields = InsertFields { outcome: Some(outcome), ..no_fields(id.as_bytes()) };
         let mut record = Self::begin(&fields, KIND_OUTCOME, place, OUTCOME_BYTES)?;
         record.push_outcome(outcome);
@@ -249,7 +245,7 @@ impl Encoded {
     ///
     /// # Errors
     /// As [`Encoded::outcome`].
-    pub(crate) fn removal(id: IntentId, place: BatchPlace) -> Result<Self, TalaError> {
+    pub fn removal(id: IntentId, place: BatchPlace) -> Result<Self, TalaError> {
         Ok(Self::begin(&no_fields(id.as_bytes()), KIND_REMOVAL, place, 0)?.sealed())
     }
 
@@ -257,7 +253,7 @@ impl Encoded {
     ///
     /// # Errors
     /// As [`Encoded::outcome`].
-    pub(crate) fn mark(mark: Mark) -> Result<Self, TalaError> {
+    pub fn mark(mark: Mark) -> Result<Self, TalaError> {
         let fields = no_fields(&[0; 16]);
         let record = match mark {
             Mark::Closed => Self::begin(&fields, KIND_CLOSED, BatchPlace::SINGLE, 0)?,
@@ -271,12 +267,12 @@ impl Encoded {
     }
 
     /// Bytes that the record takes in the log.
-    pub(crate) fn encoded_len(&self) -> u64 {
+    pub fn encoded_len(&self) -> u64 {
         self.bytes.len() as u64 + TRAILER_BYTES
     }
 
     /// Appends the whole record to `out`.
-    pub(crate) fn stamp_into(&self, out: &mut Vec<u8>, stamp: Stamp) {
+    pub fn stamp_into(&self, out: &mut Vec<u8>, stamp: Stamp) {
         debug_assert!(stamp.synced < stamp.seq, "a record cannot be synced before it is written");
         let start = out.len() + self.bytes.len();
         out.reserve(self.bytes.len() + TRAILER_BYTES as usize);

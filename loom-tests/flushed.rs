@@ -1,0 +1,120 @@
+//! Every committed row gets into exactly one segment, and a flush returns after its segment.
+
+use std::sync::Arc;
+
+use tala_store::rooms::FileNumber;
+
+use crate::{
+    disk::Flaw,
+    explore::{explore, is_broken, must_fail, quietly},
+    world::{Setup, SinkFlaw, World, id},
+};
+
+fn setup(hot_capacity: usize) -> Setup {
+    let mut setup = Setup { hot_capacity, has_flusher: true, ..Setup::sound() };
+    if is_broken("segment-late") {
+        setup.flaw = Flaw::PutsSegmentsOff;
+    }
+    if is_broken("segment-twice") {
+        setup.flaw = Flaw::RepeatsSegments;
+    }
+    if is_broken("earlier-seals") {
+        setup.sink = SinkFlaw::ForgetsSeals;
+    }
+    if is_broken("reply") {
+        setup.sink = SinkFlaw::LeaksReplies;
+    }
+    setup
+}
+
+/// Ends the engine and checks where each of the rows is.
+fn check_segments(world: Arc<World>, numbers: &[u8]) {
+    let rows: Vec<_> = numbers.iter().map(|number| (id(*number), world.seq(*number))).collect();
+    let (disk, view) = (Arc::clone(&world.disk), Arc::clone(&world.view));
+    drop(Arc::into_inner(world).expect("the other thread ended"));
+    let disk = disk.lock().unwrap();
+    let (mut covered, mut log) = (0, FileNumber(0));
+    for segment in &disk.segments {
+        for (id, seq) in &segment.rows {
+            assert_eq!(disk.segments_with(id), 1, "in two segments");
+            assert!((covered + 1..=segment.last_seq).contains(seq), "a row outside of its cut");
+        }
+        assert!(segment.log > log, "a log is covered by two segments");
+        (covered, log) = (segment.last_seq, segment.log);
+    }
+    for (id, seq) in &rows {
+        let expected = usize::from(*seq <= covered);
+        assert_eq!(disk.segments_with(id), expected, "a cut covers what is in no segment");
+    }
+    let hot_len = rows.iter().filter(|(_, seq)| *seq > covered).count();
+    assert_eq!(view.hot.lock().len(), hot_len, "the hot buffer is not what came after the cut");
+}
+
+/// Flushes, and looks for row 1.
+fn flush_and_look(world: &World) {
+    world.flush().unwrap();
+    let count = world.disk.lock().unwrap().segments_with(&id(1));
+    assert!(count > 0, "flush returned before its segment was published");
+}
+
+#[test]
+fn a_full_hot_buffer_is_flushed_exactly_once() {
+    explore("a_full_hot_buffer_is_flushed_exactly_once", || {
+        let world = quietly(|| {
+            let world = World::new(&setup(1));
+            // Answered, but the writer may not have sealed the buffer yet.
+            world.insert(1).unwrap();
+            Arc::new(world)
+        });
+        let observer = {
+            let world = Arc::clone(&world);
+            loom::thread::spawn(move || {
+                assert!(world.has(1), "gone while it became a segment");
+            })
+        };
+        flush_and_look(&world);
+        observer.join().unwrap();
+        quietly(|| check_segments(world, &[1]));
+    });
+}
+
+#[test]
+fn a_hot_buffer_is_flushed_exactly_once() {
+    explore("a_hot_buffer_is_flushed_exactly_once", || {
+        let world = quietly(|| {
+            let world = World::new(&setup(3));
+            world.insert(1).unwrap();
+            Arc::new(world)
+        });
+        let other = {
+            let world = Arc::clone(&world);
+            loom::thread::spawn(move || world.insert(2).unwrap())
+        };
+        flush_and_look(&world);
+        other.join().unwrap();
+        quietly(|| check_segments(world, &[1, 2]));
+    });
+}
+
+const FULL: &str = "flushed::a_full_hot_buffer_is_flushed_exactly_once";
+const NOT_FULL: &str = "flushed::a_hot_buffer_is_flushed_exactly_once";
+
+#[test]
+fn a_segment_that_is_put_off_is_noticed() {
+    must_fail(NOT_FULL, "segment-late", "flush returned before its segment was published");
+}
+
+#[test]
+fn a_segment_that_is_published_twice_is_noticed() {
+    must_fail(FULL, "segment-twice", "in two segments");
+}
+
+#[test]
+fn a_flush_that_does_not_wait_for_earlier_seals_is_noticed() {
+    must_fail(FULL, "earlier-seals", "flush returned before its segment was published");
+}
+
+#[test]
+fn a_lost_answer_is_noticed() {
+    must_fail(NOT_FULL, "reply", "deadlock");
+}

@@ -1,0 +1,132 @@
+//! Nobody who waits at a gate is forgotten: a waiter is served or refused, and the share of one
+//! that left goes to the next.
+
+use std::{
+    future::Future,
+    mem,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Waker},
+};
+
+use tala_core::IntentStore;
+use tala_store::{
+    StorageEngine,
+    rooms::{Gate, GateClosed},
+};
+
+use crate::{
+    explore::{explore, is_broken, must_fail, quietly},
+    world::intent,
+};
+
+/// Checks that every share was given back.
+fn check_free(gate: &Arc<Gate>, limit: usize) {
+    let all = gate.try_pass(limit).expect("the gate is open");
+    assert!(all.is_some(), "a share is lost");
+}
+
+#[test]
+fn everyone_who_waits_is_served() {
+    explore("everyone_who_waits_is_served", || {
+        let gate = Gate::new(2);
+        let others = [1, 2].map(|amount| {
+            let gate = Arc::clone(&gate);
+            loom::thread::spawn(move || drop(gate.pass(amount).unwrap()))
+        });
+        let permit = gate.pass(1).unwrap();
+        if is_broken("permit") {
+            permit.keep();
+        } else {
+            drop(permit);
+        }
+        for other in others {
+            other.join().unwrap();
+        }
+        check_free(&gate, 2);
+    });
+}
+
+#[test]
+fn everyone_who_waits_is_refused_by_a_close() {
+    explore("everyone_who_waits_is_refused_by_a_close", || {
+        let gate = Gate::new(1);
+        let permit = gate.pass(1).unwrap();
+        let others = [1, 1].map(|amount| {
+            let gate = Arc::clone(&gate);
+            loom::thread::spawn(move || gate.pass(amount).map(mem::forget))
+        });
+        if !is_broken("close") {
+            gate.close();
+        }
+        for other in others {
+            assert_eq!(other.join().unwrap(), Err(GateClosed));
+        }
+        drop(permit);
+        assert!(gate.try_pass(1).is_err());
+    });
+}
+
+#[test]
+fn the_share_of_a_waiter_that_left_goes_to_the_next() {
+    explore("the_share_of_a_waiter_that_left_goes_to_the_next", || {
+        let gate = Gate::new(1);
+        let permit = gate.pass(1).unwrap();
+        let leaving = {
+            let gate = Arc::clone(&gate);
+            loom::thread::spawn(move || {
+                let mut context = Context::from_waker(Waker::noop());
+                if is_broken("leaving") {
+                    let mut passing = mem::ManuallyDrop::new(Box::pin(gate.pass_async(1)));
+                    let _ = passing.as_mut().poll(&mut context).map(mem::forget);
+                } else {
+                    let mut passing = pin!(gate.pass_async(1));
+                    drop(passing.as_mut().poll(&mut context));
+                }
+            })
+        };
+        let staying = {
+            let gate = Arc::clone(&gate);
+            loom::thread::spawn(move || drop(gate.pass(1).unwrap()))
+        };
+        drop(permit);
+        leaving.join().unwrap();
+        staying.join().unwrap();
+        check_free(&gate, 1);
+    });
+}
+
+#[test]
+fn an_insert_waits_for_the_builder_and_no_longer() {
+    explore("an_insert_waits_for_the_builder_and_no_longer", || {
+        let options = StorageEngine::options(2).m(2).index_lag_max(1);
+        let engine = quietly(|| {
+            let engine = options.in_memory().unwrap();
+            engine.insert(intent(1)).unwrap();
+            engine
+        });
+        // There is room for one row that is not linked, and its share comes back from the builder.
+        engine.insert(intent(2)).unwrap();
+        assert!(engine.stats().linked >= 1, "let in while there was no room");
+        quietly(|| {
+            assert_eq!(engine.len(), 2);
+            drop(engine);
+        });
+    });
+}
+
+#[test]
+fn a_share_that_is_not_given_back_is_noticed() {
+    must_fail("gate::everyone_who_waits_is_served", "permit", "deadlock");
+}
+
+#[test]
+fn a_close_that_does_nothing_is_noticed() {
+    must_fail("gate::everyone_who_waits_is_refused_by_a_close", "close", "deadlock");
+}
+
+#[test]
+fn a_waiter_that_leaves_without_a_word_is_noticed() {
+    let model = "gate::the_share_of_a_waiter_that_left_goes_to_the_next";
+    must_fail(model, "leaving", "deadlock");
+}

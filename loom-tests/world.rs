@@ -1,0 +1,301 @@
+//! An engine of the production rooms on a model's disk: the log's writer, the publisher, the view,
+//! and a flusher where there are segments. Rows stay unlinked, since no builder runs.
+
+use std::sync::{Arc, Mutex};
+
+use tala_core::{Intent, IntentId, StopCause, TalaError, TimeRange};
+use tala_store::{
+    Durability, HotBuffer, StorageMetrics,
+    rooms::{
+        Actor, Arena, ArenaWriter, BatchPlace, CommitSink, Contents, Cut, Encoded, Fate,
+        FileNumber, Flow, FlushActor, FlushLetter, Gate, Graph, GraphParams, GraphWriter, Handle,
+        IndexLetter, IndexMap, IntentMap, LockRank, Log, LogOp, PreparedOp, Publisher, Query,
+        Request, SeqNo, Shared, Staged, TrackedMutex, View, WalActor, WalLetter, WriteRequest,
+        search, spawn,
+        sync::{
+            Inbox, Patience, Reply,
+            atomic::{AtomicU32, AtomicU64, Ordering},
+            mailbox, one_shot,
+        },
+    },
+};
+
+use crate::disk::{Disk, Flaw, ModelLog, ModelSegments};
+
+/// The `number`-th intent of a model; its time is its number.
+pub fn intent(number: u8) -> Intent {
+    Intent {
+        id: id(number),
+        timestamp: number.into(),
+        raw_command: String::new(),
+        embedding: vec![1.0, f32::from(number)],
+        context_hash: 0,
+        parent_ids: Vec::new(),
+        outcome: None,
+        confidence: 1.0,
+    }
+}
+
+/// Its id.
+pub fn id(number: u8) -> IntentId {
+    IntentId::from_bytes([0xA0 + number; 16])
+}
+
+/// What the index of an engine consists of, without a builder.
+pub fn new_index(metrics: &Arc<StorageMetrics>) -> (Arc<Shared>, GraphWriter, ArenaWriter) {
+    let (arena, arena_writer) = Arena::new(2);
+    let params = GraphParams { m: 2, ef_construction: 2, seed: 1 };
+    let graph_writer = GraphWriter::new(Arc::clone(&arena), params);
+    let graph: Arc<Graph> = Arc::clone(graph_writer.graph());
+    let shared = Shared {
+        arena,
+        graph,
+        linked: AtomicU32::new(0),
+        visible: AtomicU64::new(0),
+        hnsw_lock: TrackedMutex::new((), metrics, LockRank::Hnsw),
+        lag: Gate::new(1_000),
+        metrics: Arc::clone(metrics),
+    };
+    (Arc::new(shared), graph_writer, arena_writer)
+}
+
+/// How a world differs from another.
+pub struct Setup {
+    /// Intents that make the hot buffer full.
+    pub hot_capacity: usize,
+    /// Whether there are segments.
+    pub has_flusher: bool,
+    /// What the log or the segments do wrong.
+    pub flaw: Flaw,
+    /// What the sink of the log's writer does wrong.
+    pub sink: SinkFlaw,
+    /// Whether the log's writer goes on after a failure.
+    pub is_stubborn: bool,
+}
+
+impl Setup {
+    /// A world where nothing goes wrong and nothing is flushed.
+    pub fn sound() -> Self {
+        Self {
+            hot_capacity: 8,
+            has_flusher: false,
+            flaw: Flaw::None,
+            sink: SinkFlaw::None,
+            is_stubborn: false,
+        }
+    }
+}
+
+/// An engine without its index builder.
+pub struct World {
+    pub view: Arc<View>,
+    pub fate: Arc<Fate>,
+    pub disk: Arc<Mutex<Disk>>,
+    wal: Handle<WalLetter>,
+    flusher: Option<Handle<FlushLetter>>,
+    _index: Inbox<IndexLetter>,
+}
+
+impl World {
+    pub fn new(setup: &Setup) -> Self {
+        let metrics = Arc::new(StorageMetrics::default());
+        let disk = Arc::new(Mutex::new(Disk::default()));
+        let (shared, _, arena_writer) = new_index(&metrics);
+        let arena = Arc::clone(&shared.arena);
+        let contents = Contents {
+            intents: IntentMap::default(),
+            index_map: IndexMap::default(),
+            hot: HotBuffer::new(2, setup.hot_capacity),
+        };
+        let view = Arc::new(View::new(2, shared, contents, Arc::clone(&metrics)));
+        let fate = Arc::new(Fate::default());
+        let (index_outbox, index) = mailbox(1);
+        let (mut flusher, mut flush_outbox) = (None, None);
+        if setup.has_flusher {
+            let store = ModelSegments { disk: Arc::clone(&disk), arena, flaw: setup.flaw };
+            let letters = mailbox(1);
+            flush_outbox = Some(letters.0.clone());
+            let actor = FlushActor::new(store, Arc::clone(&metrics));
+            flusher = Some(spawn(actor, letters, &fate).unwrap());
+        }
+        let file = ModelLog::new(Arc::clone(&disk), setup.flaw);
+        let log = Log {
+            file: TrackedMutex::new(file, &metrics, LockRank::Wal),
+            number: FileNumber(1),
+            durability: Durability::Sync,
+            bytes_max: u64::MAX,
+            covered_bytes: 0,
+            synced: SeqNo::ZERO,
+            unsynced_since_ns: None,
+        };
+        let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
+        let sink = ModelSink { publisher, flaw: setup.sink, kept: Vec::new() };
+        let wal = WalActor::new(Some(log), sink, SeqNo::FIRST, Arc::clone(&fate), metrics);
+        let wal = if setup.is_stubborn {
+            spawn(Stubborn(wal), mailbox(4), &fate).unwrap()
+        } else {
+            spawn(wal, mailbox(4), &fate).unwrap()
+        };
+        Self { view, fate, disk, wal, flusher, _index: index }
+    }
+
+    /// What `insert` does once it is let in.
+    pub fn insert(&self, number: u8) -> Result<(), TalaError> {
+        let intent = intent(number);
+        let encoded = Encoded::insert(&intent, BatchPlace::SINGLE)?;
+        let op = PreparedOp { op: LogOp::Insert(intent), encoded: Some(encoded) };
+        let (reply, answer) = one_shot();
+        let request = WriteRequest { ops: vec![op], room: Vec::new(), lag: None, reply };
+        self.send(WalLetter::Write(request));
+        answer.wait().map(drop).ok_or_else(|| self.fate.cause())
+    }
+
+    /// What `flush` does once it is let in.
+    pub fn flush(&self) -> Result<(), TalaError> {
+        let (reply, answer) = one_shot();
+        self.send(WalLetter::Flush(Request { room: None, reply }));
+        answer.wait().ok_or_else(|| self.fate.cause())
+    }
+
+    fn send(&self, letter: WalLetter) {
+        drop(self.wal.outbox().expect("the world lives").send(letter));
+    }
+
+    /// The ids that a search finds now.
+    pub fn search(&self) -> Vec<IntentId> {
+        let query = Query { vector: &[1.0, 0.0], k: 8, ef: 8, exact_below: 100 };
+        let index = &self.view.index;
+        search(&index.graph, query, index.view()).hits.iter().map(|hit| hit.0).collect()
+    }
+
+    /// The ids that the time index has now, by time.
+    pub fn range(&self) -> Vec<IntentId> {
+        let range = TimeRange { start: 0, end: 1_000 };
+        self.view.range(range).iter().map(|intent| intent.id).collect()
+    }
+
+    /// Whether `get` finds this intent now.
+    pub fn has(&self, number: u8) -> bool {
+        self.view.get(&id(number)).is_some()
+    }
+
+    /// Where the record of this intent is in the log, if a crash would leave it there.
+    pub fn durable_place(&self, number: u8) -> Option<usize> {
+        self.disk.lock().unwrap().durable_place(&id(number))
+    }
+
+    /// The sequence number of an intent that is there.
+    pub fn seq(&self, number: u8) -> u64 {
+        self.view.intents.read().get(&id(number)).expect("it is there").body.seq.0
+    }
+
+    /// The last sequence number that readers see.
+    pub fn visible(&self) -> u64 {
+        self.view.index.visible.load(Ordering::Acquire)
+    }
+}
+
+/// As the engine ends when its last handle is dropped: downstream.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.wal.release();
+        self.wal.join();
+        if let Some(flusher) = &mut self.flusher {
+            flusher.release();
+            flusher.join();
+        }
+    }
+}
+
+/// What a sink does wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SinkFlaw {
+    /// Nothing.
+    None,
+    /// A round becomes visible with the next one.
+    PublishesLate,
+    /// Does not wait for the segments on their way.
+    ForgetsSeals,
+    /// Has no room for rows.
+    RefusesRows,
+    /// Loses the right to answer a flush without giving it up.
+    LeaksReplies,
+}
+
+/// The production sink, or one that does not keep its word.
+struct ModelSink {
+    publisher: Publisher,
+    flaw: SinkFlaw,
+    kept: Vec<Staged>,
+}
+
+impl CommitSink for ModelSink {
+    fn contains(&self, id: &IntentId) -> bool {
+        self.publisher.contains(id)
+    }
+
+    fn publish(&mut self, staged: &mut Vec<Staged>) -> Result<(), StopCause> {
+        match self.flaw {
+            SinkFlaw::PublishesLate => std::mem::swap(&mut self.kept, staged),
+            SinkFlaw::RefusesRows if !staged.is_empty() => {
+                let error = TalaError::TooLarge { what: "number of rows", got: 1, max: 0 };
+                return Err(StopCause::Failed(error));
+            }
+            _ => {}
+        }
+        self.publisher.publish(staged)
+    }
+
+    fn is_full(&self) -> bool {
+        self.publisher.is_full()
+    }
+
+    fn says_nothing(&self) -> bool {
+        self.publisher.says_nothing()
+    }
+
+    fn seal(&mut self, cut: Cut, reply: Option<Reply<()>>) {
+        if self.flaw == SinkFlaw::LeaksReplies {
+            std::mem::forget(reply);
+            self.publisher.seal(cut, None);
+        } else {
+            self.publisher.seal(cut, reply);
+        }
+    }
+
+    fn after_seals(&mut self, reply: Reply<()>) {
+        if self.flaw == SinkFlaw::ForgetsSeals {
+            reply.send(());
+        } else {
+            self.publisher.after_seals(reply);
+        }
+    }
+
+    fn discard(&mut self) {
+        self.publisher.discard();
+    }
+}
+
+/// An actor that takes a failure for something that passes.
+struct Stubborn<A>(A);
+
+impl<A: Actor> Actor for Stubborn<A> {
+    const NAME: &'static str = A::NAME;
+    type Letter = A::Letter;
+
+    fn step(&mut self, letter: A::Letter, inbox: &Inbox<A::Letter>) -> Result<Flow, StopCause> {
+        Ok(self.0.step(letter, inbox).unwrap_or(Flow::Continue))
+    }
+
+    fn patience(&self) -> Patience {
+        self.0.patience()
+    }
+
+    fn work(&mut self) -> Result<(), StopCause> {
+        self.0.work()
+    }
+
+    fn finish(&mut self) -> Result<(), StopCause> {
+        self.0.finish()
+    }
+}

@@ -18,7 +18,7 @@ mod writer;
 pub use entries::{WalEntry, replay_wal};
 pub use standalone::Wal;
 
-pub(crate) use entries::read_legacy;
+pub(crate) use entries::read_entries;
 pub(crate) use file::{DiskLog, LogFile, log_name, parse_log_name};
 pub(crate) use record::{BatchPlace, Encoded, LogOp, Mark, Stamp};
 pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_proof};

@@ -24,7 +24,7 @@ pub use writer::{
     CommitSink, Cut, Log, PreparedOp, Request, Staged, WalActor, WalLetter, WriteRequest,
 };
 
-pub(crate) use entries::read_legacy;
+pub(crate) use entries::read_entries;
 pub(crate) use file::{DiskLog, log_name, parse_log_name};
 pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_proof};
 

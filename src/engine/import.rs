@@ -14,7 +14,7 @@ use crate::{
     ids::SeqNo,
     mapping::map_file,
     segment::{LegacyEntry, Manifest, epoch_ns, segment_name, write_segment},
-    wal::{WalEntry, read_legacy},
+    wal::{WalEntry, read_entries},
 };
 
 /// Takes in what the directory holds, and publishes a segment and a MANIFEST of it.
@@ -33,7 +33,7 @@ pub fn import(
     }
     let path = dir.join(LEGACY_LOG);
     let bytes = read_whole(&path)?;
-    let log = read_legacy(&bytes).map_err(|damage| damage.into_error(&path))?;
+    let log = read_entries(&bytes).map_err(|damage| damage.into_error(&path))?;
     if let Some(offset) = log.torn_at {
         let bytes = (bytes.len() as u64).saturating_sub(offset);
         let warning = RecoveryWarning::TornTail { file: path, offset, bytes };
@@ -80,7 +80,7 @@ pub fn legacy_dim(dir: &Path, listing: &Listing) -> Result<Option<usize>, TalaEr
         }
     }
     let path = dir.join(LEGACY_LOG);
-    let log = read_legacy(&read_whole(&path)?).map_err(|damage| damage.into_error(&path))?;
+    let log = read_entries(&read_whole(&path)?).map_err(|damage| damage.into_error(&path))?;
     Ok(log.entries.first().map(|entry| entry.embedding.len()))
 }
 

@@ -12,7 +12,7 @@ use crate::{
     ids::{FileNumber, SeqNo},
     wal::{
         record::{BadFrame, Body, FixedFrame, Frame, decode_frame, floats},
-        replay::{Bound, Damage, Evidence, Expected, read_log},
+        replay::{Bound, Damage, Ending, Evidence, Expected, read_log},
         scan::IntactFrames,
     },
 };
@@ -45,11 +45,16 @@ pub struct WalEntry {
 pub fn replay_wal(path: impl AsRef<Path>) -> io::Result<Vec<WalEntry>> {
     let path = path.as_ref();
     let bytes = read_all(path)?;
-    entries_in(&bytes)
+    read_entries(&bytes)
+        .map(|log| log.entries)
         .map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage.into_error(path)))
 }
 
-fn entries_in(bytes: &[u8]) -> Result<Vec<WalEntry>, Damage> {
+/// Reads the intents of a log, with or without tails, whoever wrote it.
+///
+/// # Errors
+/// [`Damage`] where records are missing that had been written whole.
+pub(crate) fn read_entries(bytes: &[u8]) -> Result<Entries, Damage> {
     if let Err(why @ BadFrame::Version(_)) = decode_frame(bytes) {
         return Err(damage_at(0, bytes.len(), why, Evidence::NewerVersion));
     }
@@ -64,12 +69,18 @@ fn entries_in(bytes: &[u8]) -> Result<Vec<WalEntry>, Damage> {
             let first_seq = if known { frame.stamp.seq } else { SeqNo::FIRST };
             let bound = Bound::Live { synced_outside: SeqNo::ZERO };
             let log = read_log(bytes, &Expected { file, first_seq, bound })?;
-            log.records().frames().filter_map(|frame| frame.map(entry_of).transpose()).collect()
+            let entries = log.records().frames();
+            let entries = entries.filter_map(|frame| frame.map(entry_of).transpose());
+            let torn_at = match log.end().ending {
+                Ending::Torn { at, .. } => Some(at),
+                _ => None,
+            };
+            Ok(Entries { entries: entries.collect::<Result<_, _>>()?, torn_at })
         }
         None if frames.is_exhausted() => {
             Err(damage_at(0, bytes.len(), BadFrame::Checksum, Evidence::SearchCutShort))
         }
-        None => read_legacy(bytes).map(|log| log.entries),
+        None => read_legacy(bytes),
     }
 }
 
@@ -85,9 +96,9 @@ fn entry_of(frame: Frame<'_>) -> Option<WalEntry> {
     }
 }
 
-/// What a log without tails holds.
+/// The intents of a log.
 #[derive(Debug)]
-pub(crate) struct LegacyLog {
+pub(crate) struct Entries {
     /// Its intents in order.
     pub(crate) entries: Vec<WalEntry>,
     /// Where a torn record begins, if the log ends in one.
@@ -98,7 +109,7 @@ pub(crate) struct LegacyLog {
 ///
 /// # Errors
 /// [`Damage`] where an intact record stands after one that is not.
-pub(crate) fn read_legacy(bytes: &[u8]) -> Result<LegacyLog, Damage> {
+fn read_legacy(bytes: &[u8]) -> Result<Entries, Damage> {
     let mut entries = Vec::new();
     let mut at = 0;
     loop {
@@ -108,10 +119,10 @@ pub(crate) fn read_legacy(bytes: &[u8]) -> Result<LegacyLog, Damage> {
                 entries.push(entry);
                 at += len;
             }
-            Err(_) if all_zero(rest) => return Ok(LegacyLog { entries, torn_at: None }),
+            Err(_) if all_zero(rest) => return Ok(Entries { entries, torn_at: None }),
             Err(why) => {
                 return match later_legacy_record(bytes, at + 1) {
-                    None => Ok(LegacyLog { entries, torn_at: Some(at as u64) }),
+                    None => Ok(Entries { entries, torn_at: Some(at as u64) }),
                     Some((until, evidence)) => Err(Damage {
                         lost: SeqNo(entries.len() as u64 + 1),
                         ..damage_at(at, until, why, evidence)

@@ -1,6 +1,10 @@
 use super::*;
 use crate::wal::record::{BatchPlace, Encoded, InsertFields, Stamp};
 
+fn entries_in(bytes: &[u8]) -> Result<Vec<WalEntry>, Damage> {
+    read_entries(bytes).map(|log| log.entries)
+}
+
 fn legacy_record(number: u8) -> Vec<u8> {
     let command = format!("command {number}");
     [

@@ -2,10 +2,11 @@
 
 use std::{
     any::Any,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -139,36 +140,70 @@ impl<T> Inbox<T> {
 
 /// The right to answer one request, once.
 #[derive(Debug)]
-pub struct Reply<T>(flume::Sender<T>);
+pub struct Reply<T> {
+    /// Gone once it was answered.
+    sender: Option<flume::Sender<T>>,
+    task: Arc<WaitingTask>,
+}
 
 /// Where the answer to one request arrives.
 #[derive(Debug)]
-pub struct Answer<T>(flume::Receiver<T>);
+pub struct Answer<T> {
+    receiver: flume::Receiver<T>,
+    task: Arc<WaitingTask>,
+}
+
+/// The task that waits for an answer, if it is a task that waits. The channel could wake it itself,
+/// but does so while it is locked, and a waker may do anything, such as dropping or polling the
+/// future that waits, which locks the channel again.
+type WaitingTask = Mutex<Option<Waker>>;
 
 /// A channel for one answer.
 #[must_use]
 pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
     let (sender, receiver) = flume::bounded(1);
-    (Reply(sender), Answer(receiver))
+    let task = Arc::default();
+    (Reply { sender: Some(sender), task: Arc::clone(&task) }, Answer { receiver, task })
 }
 
 impl<T> Reply<T> {
     /// Answers. An answer that nobody waits for any more is dropped.
-    pub fn send(self, answer: T) {
-        let _ = self.0.send(answer);
+    pub fn send(mut self, answer: T) {
+        if let Some(sender) = self.sender.take() {
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        // Answered, or never: first the channel says so, then the task is told to look.
+        self.sender = None;
+        let waker = self.task.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
 impl<T> Answer<T> {
     /// Waits for the answer; `None` when the reply was dropped without one.
     pub fn wait(self) -> Option<T> {
-        self.0.recv().ok()
+        self.receiver.recv().ok()
     }
-}
 
-impl<T: Send + 'static> Answer<T> {
     /// [`Answer::wait`] for a task of any runtime.
     pub async fn wait_async(self) -> Option<T> {
-        self.0.into_recv_async().await.ok()
+        poll_fn(|context| {
+            // Before looking: an answer that comes after the look finds the waker.
+            let before = self.task.lock().replace(context.waker().clone());
+            drop(before);
+            match self.receiver.try_recv() {
+                Ok(answer) => Poll::Ready(Some(answer)),
+                Err(flume::TryRecvError::Disconnected) => Poll::Ready(None),
+                Err(flume::TryRecvError::Empty) => Poll::Pending,
+            }
+        })
+        .await
     }
 }

@@ -129,6 +129,10 @@ pub struct ModelSegments {
 }
 
 impl SegmentStore for ModelSegments {
+    fn log_closed(&mut self, _last_seq: SeqNo) -> Result<(), TalaError> {
+        Ok(())
+    }
+
     fn publish(
         &mut self,
         buffer: &HotBuffer,

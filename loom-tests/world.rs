@@ -263,6 +263,10 @@ impl CommitSink for ModelSink {
         }
     }
 
+    fn log_closed(&mut self, last_seq: SeqNo) {
+        self.publisher.log_closed(last_seq);
+    }
+
     fn after_seals(&mut self, reply: Reply<()>) {
         if self.flaw == SinkFlaw::ForgetsSeals {
             reply.send(());

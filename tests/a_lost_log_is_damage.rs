@@ -1,5 +1,5 @@
-//! The log that was open last is listed nowhere by its length. When its file was lost, the store
-//! once opened without a word and without what the log had held.
+//! The log that was open last is listed nowhere by its length. When its file was lost, or cut after
+//! the store had been closed, the store once opened without what the log had held.
 
 use tala_core::{Intent, IntentId, IntentStore, TalaError};
 use tala_store::{StorageEngine, verify};
@@ -42,6 +42,15 @@ fn a_lost_log_is_damage() {
         let error = StorageEngine::open(1, dir.path(), 100).unwrap_err();
         assert!(is_named(&error), "round {round}: {error}");
         assert!(verify(dir.path()).unwrap().damage.iter().any(is_named));
+        // A closed store has written down how far its log went, so a shorter one is no torn write.
+        for len in [0, saved.len() / 2, saved.len() - 1] {
+            std::fs::write(&log, &saved[..len]).unwrap();
+            let error = StorageEngine::open(1, dir.path(), 100).unwrap_err();
+            assert!(is_named(&error), "round {round}, length {len}: {error}");
+            assert!(verify(dir.path()).unwrap().damage.iter().any(is_named));
+        }
+        std::fs::write(&log, vec![0; saved.len()]).unwrap();
+        assert!(is_named(&StorageEngine::open(1, dir.path(), 100).unwrap_err()));
         std::fs::write(&log, saved).unwrap();
     }
     assert_eq!(StorageEngine::open(1, dir.path(), 100).unwrap().len(), 6);

@@ -149,6 +149,7 @@ fn publish(
     manifest.segments.push(write_segment(dir, &buffer, id, covers, epoch_ns(), &**arena)?);
     manifest.next_segment = SegmentId(id.0 + 1);
     manifest.next_seq = recovered.last_seq.next();
+    manifest.synced_seq = recovered.last_seq;
     manifest.legacy =
         Some(LegacyEntry { bytes: legacy_log.len() as u64, crc: crc32c::crc32c(legacy_log) });
     manifest.publish(dir)?;

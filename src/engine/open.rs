@@ -159,6 +159,8 @@ fn settle(
     let last_segment = listing.segments.last().map_or(0, |last| last.0);
     manifest.next_segment = manifest.next_segment.max(SegmentId(last_segment + 1));
     manifest.next_seq = recovered.last_seq.next();
+    // What was kept came back from the disk, or a mark says that it is there.
+    manifest.synced_seq = recovered.last_seq;
     manifest.logs.clone_from(&recovered.logs);
     manifest.publish(dir)
 }

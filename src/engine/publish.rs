@@ -155,6 +155,12 @@ impl CommitSink for Publisher {
         }
     }
 
+    fn log_closed(&mut self, last_seq: SeqNo) {
+        if let Some(flusher) = &self.flusher {
+            drop(flusher.send(FlushLetter::LogClosed(last_seq)));
+        }
+    }
+
     fn discard(&mut self) {
         drop(self.take_hot());
     }

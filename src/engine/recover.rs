@@ -219,7 +219,8 @@ fn judge_live_logs(
     proofs.reverse();
     for (number, bytes) in files {
         proofs.pop();
-        let synced_outside = proofs.iter().copied().max().unwrap_or_default();
+        let later = proofs.iter().copied().max().unwrap_or_default();
+        let synced_outside = later.max(manifest.synced_seq);
         let bound = Bound::Live { synced_outside };
         let expected = Expected { file: number, first_seq, bound };
         let log = JudgedLog { number, bytes, expected, is_live: true };

@@ -38,6 +38,8 @@ pub enum FlushLetter {
     },
     /// Answer when everything sealed before is published.
     After(Reply<()>),
+    /// Write down that the log ended with this sequence number, durably.
+    LogClosed(SeqNo),
     /// Finish.
     Close,
 }
@@ -55,6 +57,12 @@ pub trait SegmentStore: Send + 'static {
         last_seq: SeqNo,
         log: FileNumber,
     ) -> Result<u64, TalaError>;
+
+    /// Writes down that the log ended in good order, with a mark of this sequence number.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    fn log_closed(&mut self, last_seq: SeqNo) -> Result<(), TalaError>;
 }
 
 /// The actor.
@@ -102,6 +110,10 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
             }
             FlushLetter::After(reply) => {
                 reply.send(());
+                Ok(Flow::Continue)
+            }
+            FlushLetter::LogClosed(last_seq) => {
+                self.store.log_closed(last_seq).map_err(StopCause::Failed)?;
                 Ok(Flow::Continue)
             }
             FlushLetter::Close => Ok(Flow::Stop),
@@ -159,6 +171,7 @@ impl<E: Embeddings> SegmentStore for DiskSegments<E> {
             entry.bytes
         };
         let retired = manifest.retire_logs(log, last_seq);
+        manifest.synced_seq = manifest.synced_seq.max(last_seq);
         manifest.publish(&self.dir)?;
         *self.manifest.lock() = manifest;
         for number in retired {
@@ -166,6 +179,14 @@ impl<E: Embeddings> SegmentStore for DiskSegments<E> {
             let _ = std::fs::remove_file((self.log_path)(&self.dir, number));
         }
         Ok(bytes)
+    }
+
+    fn log_closed(&mut self, last_seq: SeqNo) -> Result<(), TalaError> {
+        let mut manifest = self.manifest.lock().clone();
+        manifest.synced_seq = manifest.synced_seq.max(last_seq);
+        manifest.publish(&self.dir)?;
+        *self.manifest.lock() = manifest;
+        Ok(())
     }
 }
 

@@ -17,10 +17,11 @@
 //! | 16 | 8 | u64 | next segment number |
 //! | 24 | 8 | u64 | first live log number; 0 where no log was made yet |
 //! | 32 | 8 | u64 | sequence number that the first record of that log has or will have |
-//! | 40 | 8 | u64 | segments = s |
-//! | 48 | 8 | u64 | logs = l |
-//! | 56 | 8 | u64 | legacy entries = m |
-//! | 64 | 40 s | | the segments |
+//! | 40 | 8 | u64 | highest sequence number known to be synced |
+//! | 48 | 8 | u64 | segments = s |
+//! | 56 | 8 | u64 | logs = l |
+//! | 64 | 8 | u64 | legacy entries = m |
+//! | 72 | 40 s | | the segments |
 //! | next | 32 l | | the logs |
 //! | next | 16 m | | `current.wal` as it was imported |
 //! | next | 4 | u32 | CRC-32C of every byte before this field |
@@ -62,7 +63,7 @@ pub(crate) const MANIFEST_NAME: &str = "MANIFEST";
 const MAGIC: [u8; 8] = *b"TALAMANI";
 const VERSION: u32 = 1;
 const VERSION_OFFSET: u64 = 8;
-const HEADER_BYTES: u64 = 64;
+const HEADER_BYTES: u64 = 72;
 const SEGMENT_BYTES: u64 = 40;
 const LOG_BYTES: u64 = 32;
 const LEGACY_BYTES: u64 = 16;
@@ -95,6 +96,9 @@ pub(crate) struct Manifest {
     pub(crate) next_log: FileNumber,
     /// The sequence number that the first record of log `next_log` has or will have.
     pub(crate) next_seq: SeqNo,
+    /// Everything up to this sequence number had been synced when the MANIFEST was published; what
+    /// is missing of it was lost. The last thing a store that is closed writes down.
+    pub(crate) synced_seq: SeqNo,
     /// Older logs that still count, each read exactly as far as it says. Numbers and sequence
     /// ranges ascend, below `next_log` and `next_seq`. Any other log below `next_log` is retired:
     /// segments hold what was in it.
@@ -149,6 +153,7 @@ impl Manifest {
             next_segment: SegmentId(1),
             next_log: FileNumber(0),
             next_seq: SeqNo::FIRST,
+            synced_seq: SeqNo::ZERO,
             logs: Vec::new(),
             legacy: None,
         }
@@ -192,7 +197,7 @@ impl Manifest {
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&self.dim.to_le_bytes());
         let counts = [self.segments.len(), self.logs.len(), usize::from(self.legacy.is_some())];
-        let numbers = [self.next_segment.0, self.next_log.0, self.next_seq.0];
+        let numbers = [self.next_segment.0, self.next_log.0, self.next_seq.0, self.synced_seq.0];
         extend_with(&mut bytes, numbers);
         extend_with(&mut bytes, counts.map(|count| count as u64));
         for SegmentEntry { id, first_seq, last_seq, bytes: len, crc } in &self.segments {
@@ -321,6 +326,7 @@ fn parse(body: &[u8]) -> Option<Manifest> {
     let next_segment = SegmentId(fields.u64()?);
     let next_log = FileNumber(fields.u64()?);
     let next_seq = SeqNo(fields.u64()?);
+    let synced_seq = SeqNo(fields.u64()?);
     let (segment_count, log_count, legacy_count) = (fields.u64()?, fields.u64()?, fields.u64()?);
     let expected_len = segment_count
         .checked_mul(SEGMENT_BYTES)?
@@ -354,7 +360,7 @@ fn parse(body: &[u8]) -> Option<Manifest> {
         0 => None,
         _ => Some(LegacyEntry { bytes: fields.u64()?, crc: u32::try_from(fields.u64()?).ok()? }),
     };
-    Some(Manifest { dim, segments, next_segment, next_log, next_seq, logs, legacy })
+    Some(Manifest { dim, segments, next_segment, next_log, next_seq, synced_seq, logs, legacy })
 }
 
 #[cfg(test)]

@@ -135,6 +135,9 @@ pub trait CommitSink: Send + 'static {
     /// Answers when the segments sealed so far are published.
     fn after_seals(&mut self, reply: Reply<()>);
 
+    /// Has it written down that the log ended in good order with this sequence number.
+    fn log_closed(&mut self, last_seq: SeqNo);
+
     /// Empties the hot buffer of an engine that has no segments.
     fn discard(&mut self);
 }
@@ -400,7 +403,9 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
         let next = self.next;
         let Some(log) = &mut self.log else { return Ok(()) };
         log.sync(next).map_err(StopCause::Failed)?;
-        log.end_with(next, Mark::Closed).map_err(StopCause::Failed)
+        log.end_with(next, Mark::Closed).map_err(StopCause::Failed)?;
+        self.sink.log_closed(next);
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ fn sample() -> Manifest {
         next_segment: SegmentId(5),
         next_log: FileNumber(9),
         next_seq: SeqNo(301),
+        synced_seq: SeqNo(300),
         logs: vec![log(3, 150, 250, 7777), log(4, 251, 250, 0), log(8, 251, 300, 1)],
         legacy: Some(LegacyEntry { bytes: 123, crc: 456 }),
     }
@@ -50,7 +51,7 @@ fn the_layout_is_the_one_in_the_table() {
     let mut expected: Vec<u8> = [
         b"TALAMANI".to_vec(),
         vec![1, 0, 0, 0, 0x80, 1, 0, 0],
-        words(&[5, 9, 301, 1, 1, 1]),
+        words(&[5, 9, 301, 300, 1, 1, 1]),
         words(&[4, 1, 90, 16_384, 0xDEAD_0004]),
         words(&[3, 91, 250, 7777]),
         words(&[123, 456]),
@@ -101,9 +102,9 @@ fn hostile_counts_are_refused() {
     let good = sample().encode().unwrap();
     // Two legacy entries, both there.
     let two = [&good[..good.len() - 20], &[0; 16], &[0; 16], &[0; 4]].concat();
-    let error = decode(&patched(&two, 56, &[2])).unwrap_err();
+    let error = decode(&patched(&two, 64, &[2])).unwrap_err();
     assert!(error.to_string().contains("lengths"), "{error}");
-    for at in [40, 48, 56] {
+    for at in [48, 56, 64] {
         for count in [u64::MAX, u64::MAX / 40 + 2, u64::MAX / 32 + 2, 1 << 59, 4, 0] {
             let bytes = patched(&good, at, &count.to_le_bytes());
             assert!(matches!(decode(&bytes), Err(TalaError::Corrupt { .. })), "{at} {count}");
@@ -119,18 +120,18 @@ fn contradictions_are_refused_on_the_way_in_and_out() {
         (16, 0, 16),     // no next segment
         (24, 0, 24),     // no next log
         (32, 0, 32),     // no next sequence number
-        (32, 300, 248),  // a log reaches the next sequence number
-        (64, 5, 64),     // a segment number that is not taken yet
-        (64, 0, 64),     // segment numbers begin at 1
-        (104, 4, 104),   // the same segment twice
-        (72, 0, 64),     // sequence numbers begin at 1
-        (80, 0, 64),     // a range that ends before it begins
-        (112, 90, 104),  // ranges that overlap
-        (184, 0, 184),   // log numbers begin at 1
-        (216, 3, 216),   // the same log twice
-        (248, 9, 248),   // a log number that is not taken yet
-        (256, 250, 248), // ranges of logs that overlap
-        (240, 1, 216),   // an empty log with bytes
+        (32, 300, 256),  // a log reaches the next sequence number
+        (72, 5, 72),     // a segment number that is not taken yet
+        (72, 0, 72),     // segment numbers begin at 1
+        (112, 4, 112),   // the same segment twice
+        (80, 0, 72),     // sequence numbers begin at 1
+        (88, 0, 72),     // a range that ends before it begins
+        (120, 90, 112),  // ranges that overlap
+        (192, 0, 192),   // log numbers begin at 1
+        (224, 3, 224),   // the same log twice
+        (256, 9, 256),   // a log number that is not taken yet
+        (264, 250, 256), // ranges of logs that overlap
+        (248, 1, 224),   // an empty log with bytes
     ];
     for (at, value, named) in cases {
         let error = decode(&patched(&good, at, &value.to_le_bytes())).unwrap_err();

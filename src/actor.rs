@@ -20,7 +20,7 @@ use crate::{
     sync::{
         Inbox, Mutex, Outbox, Patience, Received, Thread,
         atomic::{AtomicBool, Ordering},
-        block_on, catch_panic, mailbox,
+        block_on, catch_panic, mailbox, wake,
     },
 };
 
@@ -108,7 +108,7 @@ impl<T: Clone> Latch<T> {
             self.is_set.store(true, Ordering::Release);
             std::mem::take(&mut state.waiting)
         };
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(wake);
     }
 
     /// The value, once it is set.

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::sync::{Mutex, block_on};
+use crate::sync::{Mutex, block_on, wake};
 
 /// A limit on how much may be under way at once.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Gate {
             state.used = state.used.saturating_sub(amount);
             Self::admit(&mut state)
         };
-        admitted.into_iter().for_each(Waker::wake);
+        admitted.into_iter().for_each(wake);
     }
 
     /// Lets in those at the front of the line for whom there is room; returns whom to wake.
@@ -168,7 +168,7 @@ impl Gate {
         for place in waiting {
             let standing = std::mem::replace(&mut place.lock().standing, Standing::Refused);
             if let Standing::Waiting(Some(waker)) = standing {
-                waker.wake();
+                wake(waker);
             }
         }
     }
@@ -241,7 +241,7 @@ impl Drop for Passing {
             // Who stood behind this one may fit now.
             Gate::admit(&mut state)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
     }
 }
 

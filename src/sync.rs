@@ -10,6 +10,8 @@
 //! orders anything here: an `Arc` only keeps things alive, and every `OnceLock` has one setter
 //! and readers that never wait.
 
+use std::task::Waker;
+
 #[cfg(not(loom))]
 mod native;
 #[cfg(not(loom))]
@@ -19,6 +21,12 @@ pub use native::*;
 mod model;
 #[cfg(loom)]
 pub use model::*;
+
+/// Wakes a task. A waker is not ours: whatever it does, a panic included, it must not keep the
+/// thread that wakes it from waking the others.
+pub fn wake(waker: Waker) {
+    let _ = catch_panic(|| waker.wake());
+}
 
 /// What a wait for a letter ended with.
 pub enum Received<T> {

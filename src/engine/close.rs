@@ -38,6 +38,13 @@ impl Actors {
         }
     }
 
+    /// Whether the caller runs on one of these threads, which must not wait for itself.
+    fn is_current(&self) -> bool {
+        self.wal.is_current()
+            || self.index.is_current()
+            || self.flusher.as_ref().is_some_and(Handle::is_current)
+    }
+
     fn send_flusher(&self, letter: FlushLetter) {
         if let Some(outbox) = self.flusher.as_ref().and_then(Handle::outbox) {
             drop(outbox.send(letter));
@@ -48,8 +55,13 @@ impl Actors {
 impl Inner {
     /// See [`StorageEngine::close`](super::StorageEngine::close).
     pub(super) fn close(&self) -> Result<(), TalaError> {
-        let is_first = !self.closed.swap(true, Ordering::AcqRel);
         let actors = &self.actors;
+        // Before any flag is raised: a close on another thread has everything still to do.
+        if actors.is_current() {
+            actors.send_wal(WalLetter::Close);
+            return Ok(());
+        }
+        let is_first = !self.closed.swap(true, Ordering::AcqRel);
         if is_first {
             actors.send_wal(WalLetter::Close);
         }
@@ -77,9 +89,7 @@ impl Inner {
 impl Drop for Actors {
     /// The last handle is gone. Each actor finishes when nobody can send to it any more.
     fn drop(&mut self) {
-        let on_own_thread = self.wal.is_current()
-            || self.index.is_current()
-            || self.flusher.as_ref().is_some_and(Handle::is_current);
+        let on_own_thread = self.is_current();
         self.wal.release();
         if !on_own_thread {
             self.wal.join();

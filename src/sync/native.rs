@@ -181,7 +181,7 @@ impl<T> Drop for Reply<T> {
         self.sender = None;
         let waker = self.task.lock().take();
         if let Some(waker) = waker {
-            waker.wake();
+            super::wake(waker);
         }
     }
 }

@@ -230,6 +230,19 @@ impl Encoded {
         Ok(record.sealed())
     }
 
+    /// Bytes of the record that stores `intent`, without making it.
+    pub fn insert_len(intent: &Intent) -> u64 {
+        let outcome_bytes = if intent.outcome.is_some() { OUTCOME_BYTES } else { 0 };
+        FRAME_BYTES
+            + 4 * intent.embedding.len() as u64
+            + intent.raw_command.len() as u64
+            + TAIL_HEAD_BYTES
+            + INSERT_BYTES
+            + ID_BYTES * intent.parent_ids.len() as u64
+            + outcome_bytes
+            + TRAILER_BYTES
+    }
+
     /// The record that attaches `outcome` to the intent `id`.
     ///
     /// # Errors

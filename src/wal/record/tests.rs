@@ -95,6 +95,9 @@ proptest! {
         bytes.extend_from_slice(&rest);
         let frame = decode_frame(&bytes).unwrap();
         prop_assert_eq!(frame.len, record_len);
+        if let LogOp::Insert(intent) = &op {
+            prop_assert_eq!(Encoded::insert_len(intent), record_len as u64);
+        }
         prop_assert_eq!(frame.stamp, stamp);
         prop_assert_eq!(frame.place, place);
         prop_assert_eq!(bits(&frame.to_op()), bits(&op));

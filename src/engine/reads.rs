@@ -1,0 +1,108 @@
+//! The readers' half of the facade: queries by meaning, and sizes.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tala_core::IntentId;
+
+use super::Inner;
+use crate::{
+    index,
+    metrics::record_stage,
+    sync::{atomic::Ordering, now_ns},
+};
+
+/// A query by meaning.
+///
+/// ```
+/// use tala_store::Query;
+/// let embedding = [0.5_f32; 8];
+/// let query = Query::new(&embedding, 10).ef(200);
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Query<'a> {
+    pub(super) embedding: &'a [f32],
+    k: usize,
+    ef: Option<usize>,
+}
+
+impl<'a> Query<'a> {
+    /// The `k` intents most similar to `embedding`, `[f32; dim]`.
+    pub fn new(embedding: &'a [f32], k: usize) -> Self {
+        Self { embedding, k, ef: None }
+    }
+
+    /// Beam width of the graph walk; wider finds more of the true neighbors and takes longer. At
+    /// least `k` is used. The default is the engine's `ef_search`.
+    pub fn ef(mut self, candidates: usize) -> Self {
+        self.ef = Some(candidates);
+        self
+    }
+}
+
+/// Sizes of an engine at one moment. The numbers are read one after the other, not all at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Intents in the store.
+    pub intents: u64,
+    /// Rows in the arena: intents and what they replaced since the engine was opened.
+    pub rows: u64,
+    /// Rows that the index builder has dealt with.
+    pub linked: u64,
+    /// Rows in the graph.
+    pub graph_nodes: u64,
+    /// Of those, replaced or removed ones.
+    pub graph_dead: u64,
+    /// Published segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Intents in the hot buffer.
+    pub hot_len: u64,
+    /// The last sequence number that readers see.
+    pub visible_seq: u64,
+}
+
+impl Inner {
+    /// Answers a query whose embedding was checked.
+    pub(super) fn search(&self, query: Query<'_>) -> Vec<(IntentId, f32)> {
+        let since_ns = now_ns();
+        let metrics = &self.view.metrics;
+        let shared = &*self.view.index;
+        let wanted = index::Query {
+            vector: query.embedding,
+            k: query.k,
+            ef: query.ef.unwrap_or(self.options.ef_search),
+            exact_below: self.options.exact_below,
+        };
+        let found = index::search(&shared.graph, wanted, shared.view());
+        if found.is_walked {
+            metrics.hnsw_search_visited.fetch_add(found.visited as u64, Relaxed);
+            metrics.hnsw_search_count.fetch_add(1, Relaxed);
+        }
+        record_stage(&metrics.edge_search_ns, &metrics.edge_search_count, since_ns, 1);
+        found.hits
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        let index = &*self.view.index;
+        let graph = index.graph.stats();
+        let (segments, segment_bytes) = self.manifest.as_ref().map_or((0, 0), |manifest| {
+            let manifest = manifest.lock();
+            let bytes = manifest.segments.iter().map(|segment| segment.bytes).sum();
+            (manifest.segments.len() as u64, bytes)
+        });
+        StoreStats {
+            intents: self.view.len() as u64,
+            rows: u64::from(index.arena.len()),
+            linked: u64::from(index.linked.load(Ordering::Acquire)),
+            graph_nodes: u64::from(graph.rows),
+            graph_dead: u64::from(graph.dead),
+            segments,
+            segment_bytes,
+            hot_len: self.view.metrics.hot_buffer_len.load(Relaxed),
+            visible_seq: index.visible.load(Ordering::Acquire),
+        }
+    }
+}

@@ -92,6 +92,8 @@ impl<M: Metric> World<M> {
             self.graph.link(RowId(row), self.seq).unwrap();
             self.graph.repair(self.seq);
         }
+        // A repair may be under way though every row is linked.
+        self.graph.repair(self.seq);
     }
 
     pub(crate) fn view(&self) -> View {

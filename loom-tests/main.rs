@@ -18,8 +18,8 @@
 //! | `acknowledged_means_visible_and_logged` | 3,564 |
 //! | `what_is_in_a_map_is_found_by_a_search` | 1,313 |
 //! | `the_order_of_the_log_is_the_order_of_visibility` | 128,748 |
-//! | `a_full_hot_buffer_is_flushed_exactly_once` | 6,862 |
-//! | `a_hot_buffer_is_flushed_exactly_once` | 36,782 |
+//! | `a_full_hot_buffer_is_flushed_exactly_once` | 7,038 |
+//! | `a_hot_buffer_is_flushed_exactly_once` | 38,951 |
 //! | `a_refused_append_is_told_to_everyone` | 15,800 |
 //! | `a_refused_sync_is_told_to_everyone` | 15,800 |
 //! | `a_failed_publication_is_told_to_everyone` | 15,952 |

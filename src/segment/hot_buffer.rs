@@ -187,13 +187,25 @@ impl HotBuffer {
     }
 
     /// Turns everything buffered into the bytes of one TBF segment and clears the buffer.
+    ///
+    /// # Panics
+    /// Where [`HotBuffer::try_flush`] gives an error: there is no memory for the segment.
     pub fn flush(&mut self) -> Vec<u8> {
-        let slots = std::mem::take(&mut self.slots);
-        let changes = std::mem::take(&mut self.changes);
-        self.by_id.clear();
-        let full = Self { slots, changes, by_id: HashMap::new(), ..*self };
-        full.encode(SegmentId(0), 0, &NoArena)
-            .expect("each push checked its dimension and replaced an equal id, and fewer than 2^32 intents fit memory")
+        match self.try_flush() {
+            Ok(segment) => segment,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// [`HotBuffer::flush`] that reports a lack of memory.
+    ///
+    /// # Errors
+    /// [`TalaError::TooLarge`] when there is no memory for the segment beside what is buffered, or
+    /// 2^32 - 1 intents or more are buffered. The buffer is then as it was before.
+    pub fn try_flush(&mut self) -> Result<Vec<u8>, TalaError> {
+        let segment = self.encode(SegmentId(0), 0, &NoArena)?;
+        drop(self.take());
+        Ok(segment)
     }
 
     /// Whether the buffer has reached its capacity.
@@ -292,6 +304,8 @@ impl HotBuffer {
 
 #[cfg(test)]
 mod tests {
+    use tala_wire::SegmentReader;
+
     use super::*;
 
     fn push(buffer: &mut HotBuffer, id: u8, parents: &[usize]) -> Result<bool, TalaError> {
@@ -315,6 +329,31 @@ mod tests {
         let error = push(&mut buffer, 4, &[4]).unwrap_err().to_string();
         assert!(error.contains("no intent was pushed as 4"), "{error}");
         assert_eq!(buffer.len(), 3);
+    }
+
+    /// A buffer that no segment can be made of. What stands for the lack of memory, which cannot be
+    /// had on demand, is a dimension that `try_new` refuses.
+    fn stuck() -> HotBuffer {
+        let mut buffer = HotBuffer::new(2, 10);
+        push(&mut buffer, 1, &[]).unwrap();
+        HotBuffer { dim: 0, ..buffer }
+    }
+
+    #[test]
+    fn a_flush_that_fails_loses_nothing() {
+        let mut buffer = stuck();
+        assert!(buffer.try_flush().is_err());
+        assert_eq!(buffer.len(), 1);
+        buffer.dim = 2;
+        let segment = buffer.try_flush().unwrap();
+        assert_eq!(SegmentReader::open(&segment).unwrap().len(), 1);
+        assert!(buffer.is_empty() && buffer.slots.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "invalid dim: 0 is not in 1..=65536")]
+    fn a_flush_that_cannot_tell_panics() {
+        stuck().flush();
     }
 
     #[test]

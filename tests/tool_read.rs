@@ -167,11 +167,18 @@ fn wrong_usage_is_told_apart() {
 
 #[test]
 fn a_vector_that_does_not_fit_is_named() {
+    const NEITHER: &str = "(standard input) holds no vector: neither a JSON array of numbers nor \
+        2 raw 32-bit floats, which are 8 bytes";
     let scene = scene();
     for (bytes, why) in [
         (&b"[1, 2, 3]"[..], "dimension mismatch: expected 2, got 3"),
-        (b"[1, x]", "holds no vector"),
-        (b"12345", "holds no vector"),
+        (b"[1, x]", "(standard input) holds no vector: expected value"),
+        (b"12345", NEITHER),
+        (b"a text of 24 characters\n", NEITHER),
+        (b"8 chars\n", NEITHER),
+        (b"{\"embedding\": [1, 2]}", NEITHER),
+        (b"", NEITHER),
+        (&[0, 0, 0x80, 0x3f], NEITHER),
         (&[0, 0, 0xc0, 0x7f, 0, 0, 0xc0, 0x7f], "invalid"),
     ] {
         let ran = scene.run_with("search", &["--vector", "-"], bytes);

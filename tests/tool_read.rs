@@ -139,11 +139,34 @@ fn reading_creates_no_store() {
         for (command, args) in commands {
             let ran = scene.run(command, args);
             assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}: {ran:?}");
-            assert!(ran.stderr.contains("there is no store in"), "{command}: {ran:?}");
+            let told = format!("tala-store: there is no store in {}\n", scene.store().display());
+            assert_eq!(ran.stderr, told, "{command}");
             assert_eq!(scene.store().exists(), exists, "{command}");
         }
     }
     assert_eq!(std::fs::read_dir(scene.store()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_is_no_store() {
+    let scene = Scene::new();
+    let file = scene.file("store", "no directory");
+    let commands: [(&str, &[&str]); 6] = [
+        ("search", &["x"]),
+        ("range", &[]),
+        ("get", &[ID]),
+        ("stats", &[]),
+        ("verify", &[]),
+        ("ingest", &[]),
+    ];
+    for (command, args) in commands {
+        let ran = scene.run(command, args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}: {ran:?}");
+        let told = format!("tala-store: {} is not a directory\n", file.display());
+        assert_eq!(ran.stderr, told, "{command}");
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"no directory");
+    assert_eq!(std::fs::read_dir(scene.path()).unwrap().count(), 1);
 }
 
 #[test]

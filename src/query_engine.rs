@@ -14,6 +14,7 @@ use crate::{
         metric::Euclidean,
         search::{Best, Query, View, nearest},
     },
+    options::EngineOptions,
 };
 
 const PARAMS: GraphParams = GraphParams { m: 16, ef_construction: 200, seed: 0x7461_6C61 };
@@ -64,11 +65,29 @@ struct Entry {
 
 impl QueryEngine {
     /// An empty engine for embeddings `[f32; dim]`, with `m = 16` and `ef_construction = 200`.
+    ///
+    /// # Panics
+    /// Where [`QueryEngine::try_new`] gives an error: `dim` is 0 or above 65,536.
     #[must_use]
     pub fn new(dim: usize) -> Self {
+        match Self::try_new(dim) {
+            Ok(engine) => engine,
+            Err(error) => panic!("QueryEngine::new: {error}"),
+        }
+    }
+
+    /// [`QueryEngine::new`] for dimensions of unknown origin.
+    ///
+    /// # Errors
+    /// [`TalaError::InvalidOption`] when `dim` is 0 or above [`EngineOptions::DIM_MAX`].
+    pub fn try_new(dim: usize) -> Result<Self, TalaError> {
+        if !(1..=EngineOptions::DIM_MAX).contains(&dim) {
+            let reason = "must be between 1 and 65,536";
+            return Err(TalaError::InvalidOption { option: "dim", reason });
+        }
         let (arena, writer) = Arena::new(dim);
         let graph = GraphWriter::new(Arc::clone(&arena), PARAMS);
-        Self { arena, writer, graph, entries: HashMap::new(), seq: 0 }
+        Ok(Self { arena, writer, graph, entries: HashMap::new(), seq: 0 })
     }
 
     /// Inserts an intent; one with the same id is replaced.
@@ -112,7 +131,7 @@ impl QueryEngine {
     }
 
     /// The `k` nearest intents by Euclidean distance (the root, not the square), nearest first, as
-    /// `(id, distance)`.
+    /// `(id, distance)`. A distance is never below 0, and never -0.
     ///
     /// # Panics
     /// Where [`QueryEngine::try_search`] gives an error.

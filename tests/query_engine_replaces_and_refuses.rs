@@ -1,7 +1,7 @@
 //! A [`QueryEngine`] holds each id once and takes only finite vectors of its dimension.
 
 use tala_core::TalaError;
-use tala_store::QueryEngine;
+use tala_store::{EngineOptions, QueryEngine};
 
 #[test]
 fn the_same_id_replaces() {
@@ -58,6 +58,29 @@ fn a_wrong_dimension_and_what_is_not_finite_are_errors_and_change_nothing() {
     }
     assert_eq!(engine.get(&[1; 16]), Some((1, "kept")));
     assert_eq!(engine.search(&[1.0, 0.0], 1), [([1; 16], 0.0)]);
+}
+
+#[test]
+fn a_dimension_that_no_store_has_is_refused() {
+    for dim in [0, EngineOptions::DIM_MAX + 1, usize::MAX] {
+        let error = QueryEngine::try_new(dim).err();
+        assert!(
+            matches!(error, Some(TalaError::InvalidOption { option: "dim", .. })),
+            "{dim}: {error:?}"
+        );
+    }
+    for dim in [1, EngineOptions::DIM_MAX] {
+        let mut engine = QueryEngine::try_new(dim).unwrap();
+        engine.insert([1; 16], 1, String::new(), vec![-0.0; dim]);
+        let distance = engine.search(&vec![0.0; dim], 1)[0].1;
+        assert_eq!(distance.to_bits(), 0, "a distance of nothing is +0, not {distance}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "invalid option dim: must be between 1 and 65,536")]
+fn new_panics_on_no_dimension() {
+    let _ = QueryEngine::new(0);
 }
 
 #[test]

@@ -38,10 +38,20 @@ fn a_store_in_use_is_left_alone() {
     let scene = Scene::new();
     scene.ingest("ls\n", &["--dim", "4"]);
     let engine = StorageEngine::options(4).open(scene.store()).unwrap();
-    for (command, args) in [("range", &[][..]), ("stats", &[]), ("search", &["x"])] {
+    let get = ["00000000-0000-0000-0000-00000000000a"];
+    let commands = [
+        ("range", &[][..]),
+        ("stats", &[]),
+        ("search", &["x"]),
+        ("get", &get),
+        ("ingest", &[]),
+        ("verify", &[]),
+    ];
+    for (command, args) in commands {
         let ran = scene.run(command, args);
         assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}: {ran:?}");
-        assert!(ran.stderr.contains("in use by another engine"), "{command}: {ran:?}");
+        let told = format!("tala-store: {} is in use by another engine\n", scene.store().display());
+        assert_eq!(ran.stderr, told, "{command}");
     }
     engine.close().unwrap();
     assert_eq!(scene.commands(), ["ls"]);

@@ -94,7 +94,7 @@ fn what_one_store_writes_another_takes() {
 #[test]
 fn bad_lines_are_named_and_do_not_stop_the_rest() {
     let scene = Scene::new();
-    let cases: [(&[u8], &str); 8] = [
+    let cases: [(&[u8], &str); 12] = [
         (br#"{"raw_command": "broken""#, "EOF while parsing an object (column 24)"),
         (b"{\"raw_command\": \"\xff\"}", "not UTF-8"),
         (br#"{"raw_command": "x", "embedding": [1]}"#, "dimension mismatch: expected 2, got 1"),
@@ -103,6 +103,10 @@ fn bad_lines_are_named_and_do_not_stop_the_rest() {
         (br#"{"raw_command": "x", "id": "seven"}"#, "UUID"),
         (br#"{"raw_command": "x", "timestamp": -1}"#, "invalid value: integer `-1`"),
         (br#"{"timestamp": 1}"#, "missing field `raw_command`"),
+        (br#"[null, 1, "x", [1, 2], 1, null, null, 1]"#, "not a JSON object"),
+        (br#""{x}""#, "not a JSON object"),
+        (b"ls", "not a JSON object"),
+        (br#"{"raw_command": "x", "outcome": ["failure", 1, 1]}"#, "invalid type: sequence"),
     ];
     let mut input = br#"{"raw_command": "first", "embedding": [1, 2]}"#.to_vec();
     for (line, _) in &cases {
@@ -112,7 +116,7 @@ fn bad_lines_are_named_and_do_not_stop_the_rest() {
     input.extend_from_slice(b"\n{\"raw_command\": \"last\", \"embedding\": [1, 2]}");
 
     let ran = scene.ingest(&input, &["--dim", "2"]);
-    assert_eq!((ran.status, counts(&ran.stdout)), (1, [2, 0, 8]), "{ran:?}");
+    assert_eq!((ran.status, counts(&ran.stdout)), (1, [2, 0, 12]), "{ran:?}");
     let told: Vec<&str> = ran.stderr.lines().filter(|line| !line.starts_with("note:")).collect();
     assert_eq!(told.len(), cases.len(), "{ran:?}");
     for (index, (line, (_, why))) in told.iter().zip(&cases).enumerate() {

@@ -139,11 +139,34 @@ fn reading_creates_no_store() {
         for (command, args) in commands {
             let ran = scene.run(command, args);
             assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}: {ran:?}");
-            assert!(ran.stderr.contains("there is no store in"), "{command}: {ran:?}");
+            let told = format!("tala-store: there is no store in {}\n", scene.store().display());
+            assert_eq!(ran.stderr, told, "{command}");
             assert_eq!(scene.store().exists(), exists, "{command}");
         }
     }
     assert_eq!(std::fs::read_dir(scene.store()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_is_no_store() {
+    let scene = Scene::new();
+    let file = scene.file("store", "no directory");
+    let commands: [(&str, &[&str]); 6] = [
+        ("search", &["x"]),
+        ("range", &[]),
+        ("get", &[ID]),
+        ("stats", &[]),
+        ("verify", &[]),
+        ("ingest", &[]),
+    ];
+    for (command, args) in commands {
+        let ran = scene.run(command, args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}: {ran:?}");
+        let told = format!("tala-store: {} is not a directory\n", file.display());
+        assert_eq!(ran.stderr, told, "{command}");
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"no directory");
+    assert_eq!(std::fs::read_dir(scene.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -167,11 +190,18 @@ fn wrong_usage_is_told_apart() {
 
 #[test]
 fn a_vector_that_does_not_fit_is_named() {
+    const NEITHER: &str = "(standard input) holds no vector: neither a JSON array of numbers nor \
+        2 raw 32-bit floats, which are 8 bytes";
     let scene = scene();
     for (bytes, why) in [
         (&b"[1, 2, 3]"[..], "dimension mismatch: expected 2, got 3"),
-        (b"[1, x]", "holds no vector"),
-        (b"12345", "holds no vector"),
+        (b"[1, x]", "(standard input) holds no vector: expected value"),
+        (b"12345", NEITHER),
+        (b"a text of 24 characters\n", NEITHER),
+        (b"8 chars\n", NEITHER),
+        (b"{\"embedding\": [1, 2]}", NEITHER),
+        (b"", NEITHER),
+        (&[0, 0, 0x80, 0x3f], NEITHER),
         (&[0, 0, 0xc0, 0x7f, 0, 0, 0xc0, 0x7f], "invalid"),
     ] {
         let ran = scene.run_with("search", &["--vector", "-"], bytes);

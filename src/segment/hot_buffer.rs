@@ -28,11 +28,37 @@ pub enum HotOp {
 pub struct HotBuffer {
     dim: usize,
     capacity: usize,
-    /// In order of insertion; a replaced or removed intent leaves a hole.
-    slots: Vec<Option<Entry>>,
+    /// In order of insertion.
+    slots: Vec<Slot>,
     by_id: HashMap<IntentId, usize>,
     /// What happened to intents that lie in older segments, in order of commit.
     changes: Vec<(SeqNo, IntentId, Change)>,
+}
+
+/// What is left of a push.
+#[derive(Debug)]
+enum Slot {
+    /// The intent.
+    Held(Entry),
+    /// The id of an intent that was replaced or removed: later pushes may name it as a parent by
+    /// the number of this push. It takes no more room than the hole that it fills.
+    Gone(IntentId),
+}
+
+impl Slot {
+    fn id(&self) -> IntentId {
+        match self {
+            Self::Held(entry) => entry.body.id,
+            Self::Gone(id) => *id,
+        }
+    }
+
+    fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Held(entry) => Some(entry),
+            Self::Gone(_) => None,
+        }
+    }
 }
 
 impl HotBuffer {
@@ -67,7 +93,11 @@ impl HotBuffer {
     /// flushed.
     ///
     /// `timestamp` is in nanoseconds since the epoch, `status` a [`Status`] as a byte, `embedding`
-    /// `[f32; dim]`. `parent_indices` name earlier pushes since the last flush, counting from 0.
+    /// `[f32; dim]`. `parent_indices` name earlier pushes since the last flush, counting from 0; one
+    /// that was replaced since names the intent that has its id now.
+    ///
+    /// Every push is remembered until the next flush, so an id that is pushed again and again
+    /// takes up to 24 bytes each time, although the buffer never gets full of it.
     ///
     /// # Panics
     /// Where [`HotBuffer::try_push`] gives an error.
@@ -119,8 +149,8 @@ impl HotBuffer {
         let parent_ids = parent_indices
             .into_iter()
             .map(|index| match self.slots.get(index) {
-                Some(Some(entry)) => Ok(entry.body.id),
-                _ => Err(invalid("parent_indices", format!("no intent was pushed as {index}"))),
+                Some(slot) => Ok(slot.id()),
+                None => Err(invalid("parent_indices", format!("no intent was pushed as {index}"))),
             })
             .collect::<Result<_, _>>()?;
         let mut intent = Intent {
@@ -157,13 +187,25 @@ impl HotBuffer {
     }
 
     /// Turns everything buffered into the bytes of one TBF segment and clears the buffer.
+    ///
+    /// # Panics
+    /// Where [`HotBuffer::try_flush`] gives an error: there is no memory for the segment.
     pub fn flush(&mut self) -> Vec<u8> {
-        let slots = std::mem::take(&mut self.slots);
-        let changes = std::mem::take(&mut self.changes);
-        self.by_id.clear();
-        let full = Self { slots, changes, by_id: HashMap::new(), ..*self };
-        full.encode(SegmentId(0), 0, &NoArena)
-            .expect("each push checked its dimension and replaced an equal id, and fewer than 2^32 intents fit memory")
+        match self.try_flush() {
+            Ok(segment) => segment,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// [`HotBuffer::flush`] that reports a lack of memory.
+    ///
+    /// # Errors
+    /// [`TalaError::TooLarge`] when there is no memory for the segment beside what is buffered, or
+    /// 2^32 - 1 intents or more are buffered. The buffer is then as it was before.
+    pub fn try_flush(&mut self) -> Result<Vec<u8>, TalaError> {
+        let segment = self.encode(SegmentId(0), 0, &NoArena)?;
+        drop(self.take());
+        Ok(segment)
     }
 
     /// Whether the buffer has reached its capacity.
@@ -176,7 +218,7 @@ impl HotBuffer {
         self.is_empty() && self.changes.is_empty()
     }
 
-    /// How many operations it remembers: intents, the holes that others left, and changes.
+    /// How many operations it remembers: intents, what others left of them, and changes.
     pub(crate) fn ops_count(&self) -> usize {
         self.slots.len() + self.changes.len()
     }
@@ -188,10 +230,11 @@ impl HotBuffer {
 
     /// Pushes a whole intent; one with the same id is replaced.
     fn push_entry(&mut self, entry: Entry) {
-        if let Some(old) = self.by_id.insert(entry.body.id, self.slots.len()) {
-            self.slots[old] = None;
+        let id = entry.body.id;
+        if let Some(old) = self.by_id.insert(id, self.slots.len()) {
+            self.slots[old] = Slot::Gone(id);
         }
-        self.slots.push(Some(entry));
+        self.slots.push(Slot::Held(entry));
     }
 
     /// Takes a committed operation in.
@@ -199,15 +242,15 @@ impl HotBuffer {
         match op {
             HotOp::Push(entry) => self.push_entry(entry),
             HotOp::Outcome(seq, id, outcome) => {
-                let slot = self.by_id.get(&id).and_then(|&index| self.slots[index].as_mut());
+                let slot = self.by_id.get(&id).map(|&index| &mut self.slots[index]);
                 match slot {
-                    Some(entry) => entry.outcome = Some(outcome),
-                    None => self.changes.push((seq, id, Change::Outcome(outcome))),
+                    Some(Slot::Held(entry)) => entry.outcome = Some(outcome),
+                    _ => self.changes.push((seq, id, Change::Outcome(outcome))),
                 }
             }
             HotOp::Removal(seq, id) => {
                 if let Some(index) = self.by_id.remove(&id) {
-                    self.slots[index] = None;
+                    self.slots[index] = Slot::Gone(id);
                 }
                 // An older segment may hold the id as well.
                 self.changes.push((seq, id, Change::Removal));
@@ -238,7 +281,7 @@ impl HotBuffer {
         embeddings: &impl Embeddings,
     ) -> Result<Vec<u8>, TalaError> {
         let mut writer = SegmentWriter::with_capacity(self.dim, self.len())?;
-        for entry in self.slots.iter().flatten() {
+        for entry in self.slots.iter().filter_map(Slot::entry) {
             let body = &*entry.body;
             writer.push(&Row {
                 id: body.id,
@@ -256,5 +299,66 @@ impl HotBuffer {
             writer.push_change(seq.0, *id, *change);
         }
         writer.finish(id, created_at_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tala_wire::SegmentReader;
+
+    use super::*;
+
+    fn push(buffer: &mut HotBuffer, id: u8, parents: &[usize]) -> Result<bool, TalaError> {
+        buffer.try_push([id; 16], 5, 6, 0.5, 0, vec![1.0, 2.0], parents.to_vec())
+    }
+
+    fn parents(buffer: &HotBuffer, id: u8) -> Vec<u8> {
+        let index = buffer.by_id[&IntentId::from_bytes([id; 16])];
+        let Slot::Held(entry) = &buffer.slots[index] else { panic!("{id} is not held") };
+        entry.body.parent_ids.iter().map(|parent| parent.as_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn a_parent_that_was_replaced_is_still_a_parent() {
+        let mut buffer = HotBuffer::new(2, 10);
+        push(&mut buffer, 1, &[]).unwrap();
+        push(&mut buffer, 2, &[0]).unwrap();
+        push(&mut buffer, 1, &[]).unwrap();
+        push(&mut buffer, 3, &[0, 1, 2]).unwrap();
+        assert_eq!(parents(&buffer, 3), [1, 2, 1]);
+        let error = push(&mut buffer, 4, &[4]).unwrap_err().to_string();
+        assert!(error.contains("no intent was pushed as 4"), "{error}");
+        assert_eq!(buffer.len(), 3);
+    }
+
+    /// A buffer that no segment can be made of. What stands for the lack of memory, which cannot be
+    /// had on demand, is a dimension that `try_new` refuses.
+    fn stuck() -> HotBuffer {
+        let mut buffer = HotBuffer::new(2, 10);
+        push(&mut buffer, 1, &[]).unwrap();
+        HotBuffer { dim: 0, ..buffer }
+    }
+
+    #[test]
+    fn a_flush_that_fails_loses_nothing() {
+        let mut buffer = stuck();
+        assert!(buffer.try_flush().is_err());
+        assert_eq!(buffer.len(), 1);
+        buffer.dim = 2;
+        let segment = buffer.try_flush().unwrap();
+        assert_eq!(SegmentReader::open(&segment).unwrap().len(), 1);
+        assert!(buffer.is_empty() && buffer.slots.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "invalid dim: 0 is not in 1..=65536")]
+    fn a_flush_that_cannot_tell_panics() {
+        stuck().flush();
+    }
+
+    #[test]
+    fn a_push_is_remembered_in_as_many_bytes_as_its_doc_says() {
+        assert_eq!(size_of::<Slot>(), size_of::<Option<Entry>>());
+        assert!(size_of::<Slot>() <= 24);
     }
 }

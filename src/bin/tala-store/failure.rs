@@ -18,6 +18,10 @@ pub(crate) enum Failure {
     #[error("there is no store in {}", .0.display())]
     NoStore(PathBuf),
 
+    /// What was given as the directory of a store is something else.
+    #[error("{} is not a directory", .0.display())]
+    NotADirectory(PathBuf),
+
     /// The intent asked for is not there.
     #[error("no intent with id {0}")]
     NotFound(IntentId),

@@ -5,7 +5,8 @@
 
 use std::io::{self, Write};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde_json::{Map, Value};
 use tala_core::{Intent, IntentId, Outcome, Status};
 use uuid::Uuid;
 
@@ -105,6 +106,7 @@ pub(crate) struct IntentIn {
     pub(crate) embedding: Option<Vec<f32>>,
     pub(crate) context_hash: Option<u64>,
     pub(crate) parent_ids: Option<Vec<Uuid>>,
+    #[serde(default, deserialize_with = "outcome_object")]
     pub(crate) outcome: Option<OutcomeIn>,
     pub(crate) confidence: Option<f32>,
 }
@@ -142,8 +144,18 @@ impl OutcomeIn {
     }
 }
 
+/// An outcome from an object alone: a derived struct would take an array of its fields too.
+fn outcome_object<'de, D: Deserializer<'de>>(json: D) -> Result<Option<OutcomeIn>, D::Error> {
+    let object = Option::<Map<String, Value>>::deserialize(json)?;
+    object.map(|object| OutcomeIn::deserialize(object).map_err(D::Error::custom)).transpose()
+}
+
 /// The intent in one line of JSON, or why there is none.
 pub(crate) fn parse_intent(line: &str) -> Result<IntentIn, String> {
+    // A derived struct would take an array of its fields too, in an order that nobody promised.
+    if !line.trim_start().starts_with('{') {
+        return Err("not a JSON object".to_owned());
+    }
     serde_json::from_str(line).map_err(|error| {
         // The parser sees one line at a time, so its line number would mislead.
         let text = error.to_string();

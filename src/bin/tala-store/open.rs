@@ -2,7 +2,7 @@
 //! accident.
 
 use std::{
-    fs,
+    fs, io,
     path::Path,
     sync::{
         Arc,
@@ -23,11 +23,15 @@ pub(crate) fn existing(dir: &Path) -> Result<StorageEngine, Failure> {
 }
 
 /// The dimension of the store in `dir`, or `None` where there is no store or no directory.
+///
+/// [`Failure::Store`] is a store that cannot tell; the other failures are about `dir` itself.
 pub(crate) fn dim_of(dir: &Path) -> Result<Option<usize>, Failure> {
-    if !dir.exists() {
-        return Ok(None);
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => Ok(stored_dim(dir)?),
+        Ok(_) => Err(Failure::NotADirectory(dir.to_path_buf())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::file("open", dir, error)),
     }
-    Ok(stored_dim(dir)?)
 }
 
 /// Opens `dir` with `options`, creating a store where there is none.

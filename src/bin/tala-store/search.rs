@@ -80,35 +80,43 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The embedding in a file. A JSON array is told from raw floats by its bytes.
+/// The embedding in a file.
 fn vector(path: &Path, dim: usize) -> Result<Vec<f32>, Failure> {
     let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
+    let is_stdin = path == Path::new("-");
+    let read = if is_stdin {
         std::io::stdin().lock().take(VECTOR_BYTES_MAX).read_to_end(&mut bytes)
     } else {
         File::open(path).and_then(|file| file.take(VECTOR_BYTES_MAX).read_to_end(&mut bytes))
     };
     read.map_err(|error| Failure::file("read", path, error))?;
-    let vector = parse_vector(&bytes)
-        .map_err(|why| Failure::Other(format!("{} holds no vector: {why}", path.display())))?;
+    let vector = parse_vector(&bytes, dim).map_err(|why| {
+        let name = if is_stdin { "(standard input)".into() } else { path.to_string_lossy() };
+        Failure::Other(format!("{name} holds no vector: {why}"))
+    })?;
     if vector.len() != dim {
         return Err(TalaError::DimensionMismatch { expected: dim, got: vector.len() }.into());
     }
     Ok(vector)
 }
 
-fn parse_vector(bytes: &[u8]) -> Result<Vec<f32>, String> {
-    let is_json = bytes.trim_ascii_start().starts_with(b"[");
+/// A JSON array of any length, or `dim` raw floats. What is text throughout was not meant as raw
+/// floats, even where its length is right; other bytes may begin with a bracket by chance.
+fn parse_vector(bytes: &[u8], dim: usize) -> Result<Vec<f32>, String> {
+    let is_text = bytes.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
     match serde_json::from_slice(bytes) {
         Ok(vector) => return Ok(vector),
-        // Raw floats may begin with the byte of a bracket too; an array that is text throughout
-        // was meant as JSON.
-        Err(error) if is_json && bytes.is_ascii() => return Err(error.to_string()),
+        Err(error) if is_text && bytes.trim_ascii_start().starts_with(b"[") => {
+            return Err(error.to_string());
+        }
         Err(_) => {}
     }
     let (floats, rest) = bytes.as_chunks::<4>();
-    if floats.is_empty() || !rest.is_empty() {
-        return Err("neither a JSON array of numbers nor 32-bit floats".to_owned());
+    if is_text || floats.len() != dim || !rest.is_empty() {
+        return Err(format!(
+            "neither a JSON array of numbers nor {dim} raw 32-bit floats, which are {} bytes",
+            4 * dim
+        ));
     }
     Ok(floats.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
@@ -119,18 +127,19 @@ mod tests {
 
     #[test]
     fn a_vector_is_json_or_raw() {
-        assert_eq!(parse_vector(b" [1, -2.5, 0]\n"), Ok(vec![1.0, -2.5, 0.0]));
+        assert_eq!(parse_vector(b" [1, -2.5, 0]\n", 2), Ok(vec![1.0, -2.5, 0.0]));
         let raw: Vec<u8> = [1.0_f32, -2.5].iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(parse_vector(&raw), Ok(vec![1.0, -2.5]));
+        assert_eq!(parse_vector(&raw, 2), Ok(vec![1.0, -2.5]));
         // A float whose first byte is that of a bracket.
         let bracket = f32::from_le_bytes([b'[', 0x80, 0x80, 0x3f]);
-        assert_eq!(parse_vector(&bracket.to_le_bytes()), Ok(vec![bracket]));
+        assert_eq!(parse_vector(&bracket.to_le_bytes(), 1), Ok(vec![bracket]));
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for bytes in [&b""[..], b"[1, 2", b"[1, \"x\"]", b"abc", b"\x00\x01\x02\x03\x04"] {
-            assert!(parse_vector(bytes).is_err(), "{bytes:?}");
+        for bytes in [&b""[..], b"[1, 2", b"[1, \"x\"]", b"abcd", b"\x00\x01\x02\x03\x04", &[0; 8]]
+        {
+            assert!(parse_vector(bytes, 1).is_err(), "{bytes:?}");
         }
     }
 }

@@ -38,9 +38,11 @@ struct Verified {
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
-    // A store too damaged to tell its dimension is a store, and `verify` says what is wrong.
-    if matches!(open::dim_of(&args.dir), Ok(None)) {
-        return Err(Failure::NoStore(args.dir.clone()));
+    match open::dim_of(&args.dir) {
+        // A store too damaged to tell its dimension is a store, and `verify` says what is wrong.
+        Ok(Some(_)) | Err(Failure::Store(_)) => {}
+        Ok(None) => return Err(Failure::NoStore(args.dir.clone())),
+        Err(failure) => return Err(failure),
     }
     let report = verify(&args.dir)?;
     let verified = Verified {

@@ -4,6 +4,7 @@
 mod tool_support;
 
 use serde_json::json;
+use tala_store::EngineOptions;
 use tool_support::Scene;
 
 /// The counts in the line of result: stored, already there, bad lines.
@@ -139,12 +140,54 @@ fn a_flood_of_bad_lines_is_cut_short_and_counted() {
 fn a_line_too_long_is_skipped() {
     let scene = Scene::new();
     let mut input = b"before\n".to_vec();
-    input.resize(input.len() + (8 << 20) + 1, b'x');
+    input.resize(input.len() + EngineOptions::RECORD_BYTES_MAX + 1, b'.');
     input.extend_from_slice(b"\nafter\n");
-    let ran = scene.ingest(&input, &[]);
+    let ran = scene.ingest(&input, &["--dim", "2"]);
     assert_eq!((ran.status, counts(&ran.stdout)), (1, [2, 0, 1]), "{ran:?}");
-    assert!(ran.stderr.contains("input:2: longer than 8388608 bytes"), "{ran:?}");
+    assert!(ran.stderr.contains("input:2: longer than 67108864 bytes"), "{ran:?}");
     assert_eq!(scene.commands(), ["before", "after"]);
+}
+
+#[test]
+fn what_the_store_has_no_room_for_is_named() {
+    let scene = Scene::new();
+    let mut input = b"before\n".to_vec();
+    // A line that is taken, of a record that is not: the rest of it is some bytes too many.
+    input.resize(input.len() + EngineOptions::RECORD_BYTES_MAX, b'.');
+    input.extend_from_slice(b"\nafter\n");
+    let ran = scene.ingest(&input, &["--dim", "2"]);
+    assert_eq!((ran.status, counts(&ran.stdout)), (1, [2, 0, 1]), "{ran:?}");
+    assert!(ran.stderr.contains("input:2: "), "{ran:?}");
+    assert!(ran.stderr.contains("too large"), "{ran:?}");
+    assert_eq!(scene.commands(), ["before", "after"]);
+}
+
+/// Whatever the store takes as a record is taken as a line.
+#[test]
+fn a_command_of_many_megabytes_is_stored() {
+    let command = "echo 0123456789\\\n".repeat(10_000_000 / 17);
+    let scene = Scene::new();
+    let history = format!("#100\n{command}ls\n#200\npwd\n");
+    let ran = scene.ingest(&history, &["--dim", "2"]);
+    assert_eq!((ran.status, counts(&ran.stdout)), (0, [2, 0, 0]), "{ran:?}");
+    // Escaped for JSON it is longer than before, and is taken again.
+    let written = scene.run("range", &["--json", "--embedding"]).stdout;
+    let copy = Scene::new();
+    let ran = copy.ingest(&written, &["--dim", "2"]);
+    assert_eq!((ran.status, counts(&ran.stdout)), (0, [2, 0, 0]), "{ran:?}");
+    assert!(copy.commands() == [format!("{command}ls"), "pwd".to_owned()]);
+}
+
+/// A control character takes six bytes as JSON.
+#[test]
+fn a_line_of_json_may_be_longer_than_the_largest_record() {
+    let character_count = EngineOptions::RECORD_BYTES_MAX / 6 + 1;
+    let command = "\\u0001".repeat(character_count);
+    let scene = Scene::new();
+    let line = format!("{{\"raw_command\": \"{command}\", \"embedding\": [1]}}\n");
+    let ran = scene.ingest(line, &["--dim", "1"]);
+    assert_eq!((ran.status, counts(&ran.stdout)), (0, [1, 0, 0]), "{ran:?}");
+    assert_eq!(scene.commands()[0].len(), character_count);
 }
 
 #[test]

@@ -19,6 +19,9 @@ const PART_WEIGHT: f32 = 0.7;
 const GRAMS_WEIGHT: f32 = 1.0;
 /// A shorter word weighs less, in proportion: `the`, `-n` and `cd` say little.
 const FULL_WEIGHT_LENGTH: usize = 8;
+/// What stands beyond so many bytes is not looked at: a command can be as long as a disk image, and
+/// the words of all of it would take more memory than it does itself.
+const TEXT_BYTES_MAX: usize = 8 << 20;
 /// Lengths of the character n-grams, counted with the two marks around the word.
 const GRAM_LENGTHS: [usize; 2] = [3, 4];
 
@@ -37,7 +40,8 @@ enum Kind {
 pub(crate) fn embed(text: &str, dim: usize) -> Vec<f32> {
     let mut sum = vec![0.0_f32; dim];
     let mut seen = HashSet::new();
-    for word in words(text) {
+    let beginning = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+    for word in words(beginning) {
         let folded = word.to_ascii_lowercase();
         // Each word counts once: a text that repeats itself means no more than one that does not.
         if !seen.insert(folded.clone()) {
@@ -52,9 +56,10 @@ pub(crate) fn embed(text: &str, dim: usize) -> Vec<f32> {
                 add(&mut sum, Kind::Word, part.as_bytes(), weight * PART_WEIGHT);
             }
         }
-        let grams = grams(&folded);
-        for gram in &grams {
-            let share = GRAMS_WEIGHT / (grams.len() as f32).sqrt();
+        let marked = format!("<{folded}>");
+        let grams_count = grams(&marked).count();
+        for gram in grams(&marked) {
+            let share = GRAMS_WEIGHT / (grams_count as f32).sqrt();
             add(&mut sum, Kind::Gram, gram.as_bytes(), weight * share);
         }
     }
@@ -69,32 +74,27 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// The parts of a camelCase word, one part for a plain word: `parseHTTPRequest` has `parse`,
 /// `HTTP` and `Request`.
-fn parts(word: &str) -> Vec<&str> {
-    let chars: Vec<(usize, char)> = word.char_indices().collect();
-    let mut starts = vec![0];
-    for (index, pair) in chars.windows(2).enumerate() {
-        let [(_, left), (at, right)] = pair else { continue };
-        let next = chars.get(index + 2).map(|&(_, c)| c);
+fn parts(word: &str) -> impl Iterator<Item = &str> {
+    // ASCII letters alone have a case here, and no byte of another character looks like one.
+    let bytes = word.as_bytes();
+    let starts_part = |&at: &usize| {
+        let (left, right, next) = (bytes[at - 1], bytes[at], bytes.get(at + 1));
         let rises = left.is_ascii_lowercase() && right.is_ascii_uppercase();
         let acronym_ends = left.is_ascii_uppercase()
             && right.is_ascii_uppercase()
-            && next.is_some_and(|c| c.is_ascii_lowercase());
-        if rises || acronym_ends {
-            starts.push(*at);
-        }
-    }
-    starts.push(word.len());
-    starts.windows(2).filter_map(|span| word.get(span[0]..span[1])).collect()
+            && next.is_some_and(|byte| byte.is_ascii_lowercase());
+        rises || acronym_ends
+    };
+    let ends = (1..bytes.len()).filter(starts_part).chain([bytes.len()]);
+    ends.scan(0, |start, end| word.get(std::mem::replace(start, end)..end))
 }
 
-/// The n-grams of `word` between two marks, so that its beginning and end count as such.
-fn grams(word: &str) -> Vec<String> {
-    let marked: Vec<char> = format!("<{word}>").chars().collect();
-    GRAM_LENGTHS
-        .iter()
-        .flat_map(|&length| marked.windows(length))
-        .map(|gram| gram.iter().collect())
-        .collect()
+/// The n-grams of a word between two marks, so that its beginning and end count as such.
+fn grams(marked: &str) -> impl Iterator<Item = &str> {
+    let bounds = || marked.char_indices().map(|(at, _)| at).chain([marked.len()]);
+    GRAM_LENGTHS.iter().flat_map(move |&length| {
+        bounds().zip(bounds().skip(length)).filter_map(|(start, end)| marked.get(start..end))
+    })
 }
 
 /// Adds one feature at its component, with its sign.
@@ -160,11 +160,26 @@ mod tests {
 
     #[test]
     fn splits_camel_case_and_paths() {
+        let parts = |word| parts(word).collect::<Vec<_>>();
         assert_eq!(parts("parseHTTPRequest"), ["parse", "HTTP", "Request"]);
         assert_eq!(parts("plain"), ["plain"]);
         assert_eq!(parts("größeÄ"), ["größeÄ"], "only ASCII letters have a case");
+        assert_eq!(parts("größeAÄb"), ["größe", "AÄb"]);
         assert_eq!(words("/var/log/nginx.err").collect::<Vec<_>>(), ["var", "log", "nginx", "err"]);
         assert!(similarity("HttpServer", "server") > 0.3);
+    }
+
+    #[test]
+    fn n_grams_are_of_characters() {
+        assert_eq!(grams("<a>").collect::<Vec<_>>(), ["<a>"]);
+        assert_eq!(grams("<öß>").collect::<Vec<_>>(), ["<öß", "öß>", "<öß>"]);
+    }
+
+    #[test]
+    fn what_stands_far_behind_is_not_looked_at() {
+        let long = "build ".repeat(TEXT_BYTES_MAX / 6);
+        assert_eq!(embed(&format!("{long}xü test"), 8), embed(&format!("{long}xü"), 8));
+        assert_ne!(embed(&long, 8), embed(&format!("test {long}"), 8));
     }
 
     #[test]

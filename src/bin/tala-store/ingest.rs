@@ -25,7 +25,7 @@ use crate::{
 const DIM_DEFAULT: usize = 384;
 /// A batch is written when it has this many intents,
 const BATCH_INTENTS_MAX: usize = 512;
-/// or about this many bytes.
+/// or this many bytes, of which the last intent may exceed them by its own length.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// So many bad lines are named; the rest is counted.
 const BAD_LINES_NAMED_MAX: usize = 20;

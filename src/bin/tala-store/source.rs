@@ -6,6 +6,7 @@
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
 use tala_core::{IntentId, Outcome};
+use tala_store::EngineOptions;
 
 use crate::{
     json,
@@ -16,8 +17,12 @@ use crate::{
 const SAMPLE_BYTES: u64 = 64 * 1024;
 /// How many lines of that sample have a say.
 const SAMPLE_LINES: usize = 64;
-/// The longest line, and the longest command of several lines, that is taken.
-pub(crate) const LINE_BYTES_MAX: usize = 8 << 20;
+/// The longest command that is taken from a history, of one line or several: no store takes more.
+const COMMAND_BYTES_MAX: usize = EngineOptions::RECORD_BYTES_MAX;
+/// The longest line of JSON that is taken. Nothing takes more than six times the bytes in JSON that
+/// it takes in a record (a control character, `\u0001`, does), so that every record that a store
+/// takes fits a line. Reading a line takes up to three times its length of memory.
+const JSON_BYTES_MAX: usize = 6 * EngineOptions::RECORD_BYTES_MAX;
 
 /// One command of a source, with what the source says about it.
 #[derive(Debug, Default, PartialEq)]
@@ -73,7 +78,11 @@ impl<R: Read> Source<R> {
         reader.by_ref().take(SAMPLE_BYTES).read_to_end(&mut sample)?;
         let format = recognise(&sample);
         let whole = BufReader::with_capacity(64 * 1024, Cursor::new(sample).chain(reader));
-        let lines = Lines::new(whole, LINE_BYTES_MAX);
+        let line_bytes_max = match format {
+            Format::BashHistory => COMMAND_BYTES_MAX,
+            Format::JsonLines => JSON_BYTES_MAX,
+        };
+        let lines = Lines::new(whole, line_bytes_max);
         Ok(Self { lines, format, epoch_ns: None, command: None })
     }
 
@@ -133,12 +142,12 @@ impl<R: Read> Source<R> {
             return;
         }
         let fault = match line.text {
-            Ok(text) if command.text.len() + text.len() < LINE_BYTES_MAX => {
+            Ok(text) if command.text.len() + text.len() < COMMAND_BYTES_MAX => {
                 command.text.push('\n');
                 command.text.push_str(&text);
                 return;
             }
-            Ok(_) => Fault::TooLong { max: LINE_BYTES_MAX },
+            Ok(_) => Fault::TooLong { max: COMMAND_BYTES_MAX },
             Err(fault) => fault,
         };
         command.spoiled = Some(bad(line.number, &fault));
@@ -293,7 +302,7 @@ mod tests {
     #[test]
     fn a_command_of_many_lines_is_bounded() {
         let mut text = b"#100\n".to_vec();
-        for _ in 0..LINE_BYTES_MAX / 1000 + 2 {
+        for _ in 0..COMMAND_BYTES_MAX / 1000 + 2 {
             text.extend([b'x'; 999]);
             text.push(b'\n');
         }

@@ -137,7 +137,7 @@ pub enum TalaError {
     },
 
     /// Something exceeds a limit.
-    #[error("{what} is too large: {got} exceeds {max}")]
+    #[error("too large: {got} is more than {max} ({what})")]
     TooLarge {
         /// What exceeds the limit; names the option that sets it where there is one.
         what: &'static str,

@@ -285,7 +285,8 @@ impl Inner {
     }
 }
 
-/// Dimension of the embeddings of the store in `dir`; `None` where there is no store.
+/// Dimension of the embeddings of the store in `dir`; `None` where there is no store, or one of the
+/// original implementation without any embedding.
 ///
 /// # Errors
 /// A file cannot be read or is damaged.

@@ -118,7 +118,7 @@ fn recover(
             recovered.add_segments(dir, &manifest, options)?;
             let logs = read_logs(dir, &manifest, &listing)?;
             recovered.last_seq = SeqNo(manifest.next_seq.0 - 1);
-            recovered.add_logs(dir, &logs, options)?;
+            recovered.add_logs(&logs, options)?;
             manifest
         }
         // Logs of ours mean that the import was done, so its MANIFEST is lost.

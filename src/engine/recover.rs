@@ -21,8 +21,8 @@ use crate::{
         Fold, HotBuffer, LogEntry, MANIFEST_NAME, Manifest, OpenSegment, parse_segment_name,
     },
     wal::{
-        Bound, Ending, Expected, LogContents, LogOp, Mark, log_name, parse_log_name, read_log,
-        synced_proof,
+        Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, accepted_records, log_name,
+        parse_log_name, read_log, synced_proof,
     },
 };
 
@@ -132,30 +132,49 @@ fn is_temporary(name: &str) -> bool {
         .is_some_and(|name| name == MANIFEST_NAME || parse_segment_name(name).is_some())
 }
 
-/// What is known of a directory's logs after they were judged.
+/// A log of which it is known what counts.
 pub struct JudgedLog {
-    /// Number of the file.
-    pub number: FileNumber,
+    /// Where it is.
+    pub path: PathBuf,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// What was expected of it.
-    pub expected: Expected,
     /// Whether it was begun after the MANIFEST was published.
     pub is_live: bool,
+    /// How it ends.
+    pub end: LogEnd,
+    expected: Expected,
 }
 
 impl JudgedLog {
-    /// What it holds.
-    ///
     /// # Errors
     /// [`TalaError::Corrupt`] where records are missing that had been synced.
-    pub fn contents(&self, dir: &Path) -> Result<LogContents<'_>, TalaError> {
-        read_log(&self.bytes, &self.expected)
-            .map_err(|damage| damage.into_error(&dir.join(log_name(self.number))))
+    fn new(dir: &Path, bytes: Vec<u8>, expected: Expected) -> Result<Self, TalaError> {
+        let path = dir.join(log_name(expected.file));
+        let end = match read_log(&bytes, &expected) {
+            Ok(contents) => contents.end(),
+            Err(damage) => return Err(damage.into_error(&path)),
+        };
+        let is_live = matches!(expected.bound, Bound::Live { .. });
+        Ok(Self { path, bytes, is_live, end, expected })
+    }
+
+    /// The records that count, in order, for a store whose embeddings have dimension `dim`.
+    pub fn records(&self, dim: usize) -> impl Iterator<Item = Result<LogRecord, TalaError>> {
+        accepted_records(&self.bytes, &self.expected, &self.end).map(move |record| {
+            let record = record.map_err(|damage| damage.into_error(&self.path))?;
+            match &record.op {
+                LogOp::Insert(intent) if intent.embedding.len() != dim => {
+                    let got = intent.embedding.len();
+                    let what = format!("an embedding of dimension {got} in a store of {dim}");
+                    Err(TalaError::corrupt(&self.path, record.offset, what))
+                }
+                _ => Ok(record),
+            }
+        })
     }
 }
 
-/// Reads the logs that count, in order, and works out what is expected of each.
+/// Reads the logs that count, in order, and judges each.
 ///
 /// # Errors
 /// A log is missing or damaged, or the operating system refused.
@@ -164,19 +183,36 @@ pub fn read_logs(
     manifest: &Manifest,
     listing: &Listing,
 ) -> Result<Vec<JudgedLog>, TalaError> {
-    let mut logs = Vec::new();
-    for entry in &manifest.logs {
-        let bytes = read_log_file(dir, entry.number, listing, "the MANIFEST lists this log")?;
-        let bound = Bound::Accepted { len: entry.accepted_len, last_seq: entry.last_seq };
-        let expected = Expected { file: entry.number, first_seq: entry.first_seq, bound };
-        logs.push(JudgedLog { number: entry.number, bytes, expected, is_live: false });
-    }
+    let listed = manifest.logs.iter().map(|entry| read_listed_log(dir, entry, listing));
+    let mut logs = listed.collect::<Result<Vec<_>, _>>()?;
     logs.extend(read_live_logs(dir, manifest, listing)?);
     Ok(logs)
 }
 
+/// Reads a log that the MANIFEST lists.
+///
+/// # Errors
+/// It is missing or damaged, or the operating system refused.
+pub fn read_listed_log(
+    dir: &Path,
+    entry: &LogEntry,
+    listing: &Listing,
+) -> Result<JudgedLog, TalaError> {
+    let path = dir.join(log_name(entry.number));
+    if !listing.logs.contains(&entry.number) {
+        let what = "the MANIFEST lists this log, but the file is missing";
+        return Err(TalaError::corrupt(path, 0, what));
+    }
+    let bound = Bound::Accepted { len: entry.accepted_len, last_seq: entry.last_seq };
+    let expected = Expected { file: entry.number, first_seq: entry.first_seq, bound };
+    JudgedLog::new(dir, read_whole(&path)?, expected)
+}
+
 /// Reads the logs begun after the MANIFEST was published.
-fn read_live_logs(
+///
+/// # Errors
+/// The first of them that is missing or damaged, or the operating system refused.
+pub fn read_live_logs(
     dir: &Path,
     manifest: &Manifest,
     listing: &Listing,
@@ -188,11 +224,8 @@ fn read_live_logs(
     }
     let numbers: Vec<FileNumber> = listing.logs.range(first..).copied().collect();
     let logs = judge_live_logs(dir, manifest, listing, &numbers, read_whole)?;
-    let was_closed = match logs.last() {
-        Some(last) => matches!(last.contents(dir)?.end().ending, Ending::Clean(Mark::Closed)),
-        None => true,
-    };
-    if was_closed {
+    let is_closed = |last: &JudgedLog| matches!(last.end.ending, Ending::Clean(Mark::Closed));
+    if logs.last().is_none_or(is_closed) {
         return Ok(logs);
     }
     // After an unclean end the page cache may show bytes that a failed sync never brought to the
@@ -212,21 +245,20 @@ fn judge_live_logs(
     for &number in numbers {
         files.push((number, read(&dir.join(log_name(number)))?));
     }
+    // What the MANIFEST and the logs after it prove of each log, from the last one to the first.
+    let mut synced_outside = manifest.synced_seq;
+    let mut proofs = vec![synced_outside];
+    for (number, bytes) in files.iter().skip(1).rev() {
+        synced_outside = synced_outside.max(synced_proof(bytes, *number));
+        proofs.push(synced_outside);
+    }
     let mut first_seq = manifest.next_seq;
     let mut logs: Vec<JudgedLog> = Vec::new();
-    let mut proofs: Vec<SeqNo> =
-        files.iter().map(|(number, bytes)| synced_proof(bytes, *number)).collect();
-    proofs.reverse();
-    for (number, bytes) in files {
-        proofs.pop();
-        let later = proofs.iter().copied().max().unwrap_or_default();
-        let synced_outside = later.max(manifest.synced_seq);
+    for ((number, bytes), synced_outside) in files.into_iter().zip(proofs.into_iter().rev()) {
         let bound = Bound::Live { synced_outside };
-        let expected = Expected { file: number, first_seq, bound };
-        let log = JudgedLog { number, bytes, expected, is_live: true };
-        let end = log.contents(dir)?.end();
-        first_seq = end.last_seq.next();
-        if let Ending::Clean(Mark::Rotated { next }) = end.ending
+        let log = JudgedLog::new(dir, bytes, Expected { file: number, first_seq, bound })?;
+        first_seq = log.end.last_seq.next();
+        if let Ending::Clean(Mark::Rotated { next }) = log.end.ending
             && !listing.logs.contains(&next)
         {
             let what = format!("log {number} goes on in this file, but it is missing");
@@ -235,20 +267,6 @@ fn judge_live_logs(
         logs.push(log);
     }
     Ok(logs)
-}
-
-fn read_log_file(
-    dir: &Path,
-    number: FileNumber,
-    listing: &Listing,
-    who_says: &str,
-) -> Result<Vec<u8>, TalaError> {
-    let path = dir.join(log_name(number));
-    if listing.logs.contains(&number) {
-        read_whole(&path)
-    } else {
-        Err(TalaError::corrupt(path, 0, format!("{who_says}, but the file is missing")))
-    }
 }
 
 /// Everything that a directory held, in memory.
@@ -326,7 +344,6 @@ impl Recovered {
     /// A log is damaged.
     pub fn add_logs(
         &mut self,
-        dir: &Path,
         logs: &[JudgedLog],
         options: &EngineOptions,
     ) -> Result<(), TalaError> {
@@ -334,7 +351,7 @@ impl Recovered {
         let mut done = 0;
         for log in logs {
             options.report(OpenProgress::Logs { done, total });
-            self.add_log(dir, log, options.dim)?;
+            self.add_log(log, options.dim)?;
             done += log.bytes.len() as u64;
         }
         if total > 0 {
@@ -343,29 +360,21 @@ impl Recovered {
         Ok(())
     }
 
-    fn add_log(&mut self, dir: &Path, log: &JudgedLog, dim: usize) -> Result<(), TalaError> {
-        let path = dir.join(log_name(log.number));
-        let contents = log.contents(dir)?;
-        let end = contents.end();
+    fn add_log(&mut self, log: &JudgedLog, dim: usize) -> Result<(), TalaError> {
+        let end = log.end;
         if let Ending::Torn { at, .. } = end.ending {
             let bytes = (log.bytes.len() as u64).saturating_sub(at);
-            let warning = RecoveryWarning::TornTail { file: path.clone(), offset: at, bytes };
+            let warning = RecoveryWarning::TornTail { file: log.path.clone(), offset: at, bytes };
             self.report.warnings.push(warning);
         }
         if log.is_live {
             self.report.was_clean = matches!(end.ending, Ending::Clean(_));
         }
         let mut has_writes = false;
-        for record in contents.records() {
-            let record = record.map_err(|damage| damage.into_error(&path))?;
-            let seq = record.seq;
-            let op = match record.op {
+        for record in log.records(dim) {
+            let LogRecord { seq, op, .. } = record?;
+            let op = match op {
                 LogOp::Insert(intent) => {
-                    let got = intent.embedding.len();
-                    if got != dim {
-                        let what = format!("an embedding of dimension {got} in a store of {dim}");
-                        return Err(TalaError::corrupt(path, record.offset, what));
-                    }
                     let op = self.insert(intent, seq, dim)?;
                     has_writes = true;
                     self.hot.apply(op);

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     files::DirLock,
     segment::{Fold, MANIFEST_NAME, Manifest, OpenSegment},
-    wal::{Ending, LogOp, log_name},
+    wal::{Ending, LogOp},
 };
 
 /// What a check of a directory found.
@@ -105,7 +105,7 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport, TalaError> {
     let mut ids: HashSet<IntentId> = fold.ids().collect();
     if let Some(logs) = report.note(read_logs(dir, &manifest, &listing))? {
         for log in &logs {
-            let checked = report.check_log(dir, log, &mut ids);
+            let checked = report.check_log(log, &mut ids);
             report.note(checked)?;
         }
     }
@@ -134,24 +134,16 @@ impl VerifyReport {
         }
     }
 
-    fn check_log(
-        &mut self,
-        dir: &Path,
-        log: &JudgedLog,
-        ids: &mut HashSet<IntentId>,
-    ) -> Result<(), TalaError> {
-        let path = dir.join(log_name(log.number));
-        let contents = log.contents(dir)?;
-        let end = contents.end();
-        if let Ending::Torn { at, .. } = end.ending {
+    fn check_log(&mut self, log: &JudgedLog, ids: &mut HashSet<IntentId>) -> Result<(), TalaError> {
+        if let Ending::Torn { at, .. } = log.end.ending {
             let warning = format!(
                 "{}: an unacknowledged write begins at byte {at} and does not count",
-                path.display()
+                log.path.display()
             );
             self.warnings.push(warning);
         }
-        for record in contents.records() {
-            let record = record.map_err(|damage| damage.into_error(&path))?;
+        for record in log.records(self.dim) {
+            let record = record?;
             self.records += 1;
             match record.op {
                 LogOp::Insert(intent) => {
@@ -164,7 +156,7 @@ impl VerifyReport {
             }
         }
         self.logs += 1;
-        self.log_bytes += end.accepted_len;
+        self.log_bytes += log.end.accepted_len;
         Ok(())
     }
 }

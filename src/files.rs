@@ -142,8 +142,8 @@ pub(crate) fn failed(
     move |source| TalaError::storage(operation, path, source)
 }
 
-/// The right to write to a directory: an exclusive flock-type lock on the file `LOCK` in it. Free
-/// again when released, when dropped, and when the process dies in any way. The file stays.
+/// The right to write to a directory, or to read it undisturbed: a flock-type lock, exclusive or
+/// shared, on the file `LOCK` in it. Free again when released, when dropped, and when the process dies in any way. The file stays.
 #[derive(Debug)]
 pub(crate) struct DirLock {
     file: File,
@@ -162,9 +162,33 @@ impl DirLock {
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
         let file =
             open_regular(&mut options, &path).map_err(failed(StorageOperation::Create, &path))?;
-        match file.try_lock() {
+        let locked = file.try_lock();
+        Self::of(file, path, locked)
+    }
+
+    /// Keeps every writer out of `dir`, without waiting and without creating anything; `None` where
+    /// there is no file to lock.
+    ///
+    /// # Errors
+    /// As [`DirLock::take`].
+    pub(crate) fn take_shared(dir: &Path) -> Result<Option<Self>, TalaError> {
+        let path = dir.join(LOCK_NAME);
+        let file = match open_to_read(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(TalaError::storage(StorageOperation::Open, path, error)),
+        };
+        let locked = file.try_lock_shared();
+        Self::of(file, path, locked).map(Some)
+    }
+
+    fn of(file: File, path: PathBuf, locked: Result<(), TryLockError>) -> Result<Self, TalaError> {
+        match locked {
             Ok(()) => Ok(Self { file, path }),
-            Err(TryLockError::WouldBlock) => Err(TalaError::Locked { path: dir.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                let dir = path.parent().unwrap_or(Path::new(""));
+                Err(TalaError::Locked { path: dir.to_owned() })
+            }
             Err(TryLockError::Error(source)) => {
                 Err(TalaError::storage(StorageOperation::Lock, path, source))
             }
@@ -251,6 +275,21 @@ mod tests {
         assert!(!is_taken());
         let mode = dir.path().join("LOCK").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_shared_lock_creates_nothing_and_keeps_writers_out() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(DirLock::take_shared(dir.path()).unwrap().is_none());
+        assert!(!dir.path().join("LOCK").exists());
+        let writer = DirLock::take(dir.path()).unwrap();
+        assert!(matches!(DirLock::take_shared(dir.path()), Err(TalaError::Locked { .. })));
+        drop(writer);
+        let readers = [0; 2].map(|_| DirLock::take_shared(dir.path()).unwrap().unwrap());
+        let error = DirLock::take(dir.path()).unwrap_err();
+        assert!(matches!(&error, TalaError::Locked { path } if path == dir.path()), "{error}");
+        drop(readers);
+        DirLock::take(dir.path()).unwrap();
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //! They are read once, into one of our segments; the old files stay as they are. The segments are
 //! read first and the log after them, since the log has the commands.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
-use tala_core::{Intent, IntentId, SegmentId, TalaError};
+use tala_core::{Intent, IntentId, SegmentId, StorageOperation, TalaError};
 use tala_wire::SegmentReader;
 
 use super::recover::{LEGACY_LOG, Listing, Recovered, RecoveryWarning};
 use crate::{
-    files::read_whole,
+    files::{read_all, read_whole},
     ids::SeqNo,
     mapping::map_file,
     segment::{LegacyEntry, Manifest, epoch_ns, segment_name, write_segment},
@@ -28,6 +28,20 @@ pub fn import(
     listing: &Listing,
     recovered: &mut Recovered,
 ) -> Result<Manifest, TalaError> {
+    let legacy_log = take_in(dir, dim, listing, recovered)?;
+    publish(dir, dim, listing, &legacy_log, recovered)
+}
+
+/// Takes in what the directory holds, and changes nothing. Returns the bytes of its log.
+///
+/// # Errors
+/// A file is damaged, no embedding has dimension `dim`, or the operating system refused.
+pub fn take_in(
+    dir: &Path,
+    dim: usize,
+    listing: &Listing,
+    recovered: &mut Recovered,
+) -> Result<Vec<u8>, TalaError> {
     let mut has_segments = false;
     for &id in &listing.segments {
         has_segments |= add_segment(dir, dim, id, recovered)?;
@@ -54,16 +68,23 @@ pub fn import(
         let warning = RecoveryWarning::NotSearchable { intents: not_searchable as u64 };
         recovered.report.warnings.push(warning);
     }
-    publish(dir, dim, listing, &bytes, recovered)
+    Ok(bytes)
 }
 
 /// Whether the legacy log is still as it was imported.
 ///
 /// # Errors
-/// [`TalaError::Corrupt`] where it is not.
+/// [`TalaError::Corrupt`] where it is not, or is missing; the operating system refused.
 pub fn check_untouched(dir: &Path, entry: &LegacyEntry) -> Result<(), TalaError> {
     let path = dir.join(LEGACY_LOG);
-    let bytes = read_whole(&path)?;
+    let bytes = match read_all(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let what = "the MANIFEST says that it was imported, but the file is missing";
+            return Err(TalaError::corrupt(path, 0, what));
+        }
+        Err(error) => return Err(TalaError::storage(StorageOperation::Read, path, error)),
+    };
     if bytes.len() as u64 == entry.bytes && crc32c::crc32c(&bytes) == entry.crc {
         return Ok(());
     }

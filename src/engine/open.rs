@@ -7,9 +7,9 @@ use tala_core::{SegmentId, StorageOperation, TalaError};
 use super::{
     Gates, Inner, StorageEngine,
     close::Actors,
-    import::{check_untouched, import},
+    import::{check_untouched, import, legacy_dim},
     publish::Publisher,
-    recover::{Listing, Recovered, ensure_dir, read_logs},
+    recover::{Listing, Recovered, Unlisted, ensure_dir, manifest_is_lost, read_logs},
     view::{Contents, View},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, Shared},
     metrics::{LockRank, StorageMetrics, TrackedMutex},
     options::{EngineOptions, OpenProgress},
-    segment::{DiskSegments, FlushActor, MANIFEST_NAME, Manifest, segment_name},
+    segment::{DiskSegments, FlushActor, Manifest, segment_name},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -91,7 +91,7 @@ impl StorageEngine {
     }
 }
 
-fn new_index(options: &EngineOptions) -> (Arc<Graph>, GraphWriter, ArenaWriter) {
+pub(super) fn new_index(options: &EngineOptions) -> (Arc<Graph>, GraphWriter, ArenaWriter) {
     let (arena, arena_writer) = Arena::new(options.dim);
     let params =
         GraphParams { m: options.m, ef_construction: options.ef_construction, seed: LEVEL_SEED };
@@ -121,19 +121,15 @@ fn recover(
             recovered.add_logs(&logs, options)?;
             manifest
         }
-        // Logs of ours mean that the import was done, so its MANIFEST is lost.
-        None if listing.has_legacy_log && listing.logs.is_empty() => {
-            import(dir, options.dim, &listing, recovered)?
-        }
-        None if listing.logs.is_empty() && listing.segments.is_empty() => {
-            let manifest = Manifest::new(options.dim as u32);
-            manifest.publish(dir)?;
-            manifest
-        }
-        None => {
-            let what = "it is missing, but there are log or segment files";
-            return Err(TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what));
-        }
+        None => match listing.without_manifest() {
+            Unlisted::Nothing => {
+                let manifest = Manifest::new(options.dim as u32);
+                manifest.publish(dir)?;
+                manifest
+            }
+            Unlisted::Legacy => import(dir, options.dim, &listing, recovered)?,
+            Unlisted::Damaged => return Err(manifest_is_lost(dir)),
+        },
     };
     Ok((manifest, listing))
 }
@@ -301,5 +297,9 @@ pub fn stored_dim(dir: impl AsRef<Path>) -> Result<Option<usize>, TalaError> {
         Ok(_) => {}
     }
     let listing = Listing::of(dir)?;
-    if listing.has_legacy_log { super::import::legacy_dim(dir, &listing) } else { Ok(None) }
+    match listing.without_manifest() {
+        Unlisted::Nothing => Ok(None),
+        Unlisted::Legacy => legacy_dim(dir, &listing),
+        Unlisted::Damaged => Err(manifest_is_lost(dir)),
+    }
 }

@@ -126,6 +126,35 @@ impl Listing {
     }
 }
 
+/// What a directory without a MANIFEST is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unlisted {
+    /// No store.
+    Nothing,
+    /// A store of the original implementation.
+    Legacy,
+    /// A store that lost its MANIFEST.
+    Damaged,
+}
+
+impl Listing {
+    /// What this is the listing of, if there is no MANIFEST.
+    pub fn without_manifest(&self) -> Unlisted {
+        match (self.logs.is_empty(), self.has_legacy_log, self.segments.is_empty()) {
+            // Logs of ours mean that an import was done, so its MANIFEST is lost.
+            (false, ..) | (true, false, false) => Unlisted::Damaged,
+            (true, true, _) => Unlisted::Legacy,
+            (true, false, true) => Unlisted::Nothing,
+        }
+    }
+}
+
+/// The error of a store that lost its MANIFEST.
+pub fn manifest_is_lost(dir: &Path) -> TalaError {
+    let what = "it is missing, but there are log or segment files";
+    TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what)
+}
+
 /// Whether a file of this name is one of ours that was never finished.
 fn is_temporary(name: &str) -> bool {
     name.strip_suffix(".tmp")

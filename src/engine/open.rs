@@ -9,7 +9,10 @@ use super::{
     close::Actors,
     import::{check_untouched, import, legacy_dim},
     publish::Publisher,
-    recover::{Listing, Recovered, Unlisted, ensure_dir, manifest_is_lost, read_logs},
+    recover::{
+        Listing, Recovered, RecoveryReport, Unlisted, ensure_dir, manifest_is_lost, read_logs,
+        set_aside,
+    },
     view::{Contents, View},
 };
 use crate::{
@@ -64,7 +67,7 @@ impl StorageEngine {
         let number = next_log(&manifest, &listing);
         let file = DiskLog::create(dir, number)?;
         settle(dir, &mut manifest, number, &listing, &recovered)?;
-        tidy(dir, &manifest, &listing);
+        tidy(dir, &manifest, &listing, &mut recovered.report);
         let old_logs_count = manifest.logs.len();
         let on_disk = OnDisk { file, number, manifest: Arc::new(Mutex::new(manifest)), lock };
         let must_flush = old_logs_count > OLD_LOGS_MAX
@@ -161,13 +164,16 @@ fn settle(
     manifest.publish(dir)
 }
 
-/// Removes what the MANIFEST just published says is of no use: logs that segments cover, and
+/// Clears away what the MANIFEST just published says is of no use: logs that it does not count, and
 /// what interrupted flushes left. Whatever cannot be removed is tried again by the next open.
-fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing) {
+fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing, report: &mut RecoveryReport) {
     let is_retired =
         |number: &&FileNumber| **number < manifest.next_log && manifest.log(**number).is_none();
-    let logs = listing.logs.iter().filter(is_retired).map(|number| dir.join(log_name(*number)));
+    let logs = listing.logs.iter().filter(is_retired);
+    report.warnings.extend(logs.filter_map(|number| set_aside(dir, *number)));
     // What was imported stays: its segments are not listed, and are older than the first of ours.
+    // Among them may be the segment of an import that was interrupted. It stays as well: its name
+    // does not tell it from one that another program made, and its number is not used again.
     let first_ours = match (&manifest.legacy, manifest.segments.first()) {
         (Some(_), Some(first)) => first.id,
         _ => SegmentId(0),
@@ -177,7 +183,7 @@ fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing) {
     };
     let segments =
         listing.segments.iter().filter(is_unlisted).map(|id| dir.join(segment_name(*id)));
-    for path in logs.chain(segments).chain(listing.temporary.iter().cloned()) {
+    for path in segments.chain(listing.temporary.iter().cloned()) {
         let _ = std::fs::remove_file(path);
     }
 }

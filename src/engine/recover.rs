@@ -21,8 +21,8 @@ use crate::{
         Fold, HotBuffer, LogEntry, MANIFEST_NAME, Manifest, OpenSegment, parse_segment_name,
     },
     wal::{
-        Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, accepted_records, log_name,
-        parse_log_name, read_log, synced_proof,
+        Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, accepted_records, holds_a_write,
+        log_name, parse_log_name, read_log, synced_proof,
     },
 };
 
@@ -42,6 +42,18 @@ pub enum RecoveryWarning {
         /// How many bytes of it there are.
         bytes: u64,
     },
+    /// Nothing in a log could be read as a whole write, although it is not empty: a write that nobody
+    /// was told of stood in it in part, or its bytes never reached the disk, or are gone. None of it
+    /// counts, and the file was set aside.
+    NothingCounts {
+        /// The log.
+        file: PathBuf,
+        /// How many bytes it has.
+        bytes: u64,
+        /// Where it is now: under a name that is never read again, or, where renaming failed, where
+        /// it was.
+        kept_as: PathBuf,
+    },
     /// Imported intents that a search cannot find: their embedding is not finite or has another
     /// dimension. They are there by id and by time.
     NotSearchable {
@@ -57,6 +69,12 @@ impl fmt::Display for RecoveryWarning {
                 f,
                 "{}: {bytes} bytes of an unacknowledged write at byte {offset} do not count",
                 file.display()
+            ),
+            Self::NothingCounts { file, bytes, kept_as } => write!(
+                f,
+                "{}: no whole write is in its {bytes} bytes, so none of them count; kept as {}",
+                file.display(),
+                kept_as.display()
             ),
             Self::NotSearchable { intents } => write!(
                 f,
@@ -96,6 +114,8 @@ pub struct Listing {
     pub segments: BTreeSet<SegmentId>,
     /// Files that were being written when a process ended.
     pub temporary: Vec<PathBuf>,
+    /// Logs of which nothing counted; see [`set_aside`].
+    pub set_aside: Vec<PathBuf>,
     /// Whether the original implementation's log is there.
     pub has_legacy_log: bool,
 }
@@ -118,12 +138,41 @@ impl Listing {
                 listing.segments.insert(id);
             } else if is_temporary(&name) {
                 listing.temporary.push(entry.path());
+            } else if is_set_aside(&name) {
+                listing.set_aside.push(entry.path());
             } else if name == LEGACY_LOG {
                 listing.has_legacy_log = true;
             }
         }
         Ok(listing)
     }
+}
+
+/// What is added to the name of a log of which nothing counts.
+const ASIDE_SUFFIX: &str = ".torn";
+
+fn is_set_aside(name: &str) -> bool {
+    name.strip_suffix(ASIDE_SUFFIX).is_some_and(|name| parse_log_name(name).is_some())
+}
+
+/// Clears away the log `number`, which the MANIFEST neither lists nor calls live. One that is empty
+/// or that segments cover is removed. One with bytes but without a whole write was never in a
+/// segment, and may be all that is left of something, so it is renamed. Whatever fails is tried
+/// again by the next open.
+pub fn set_aside(dir: &Path, number: FileNumber) -> Option<RecoveryWarning> {
+    let name = log_name(number);
+    let file = dir.join(&name);
+    let bytes = read_whole(&file).ok()?;
+    if bytes.is_empty() || holds_a_write(&bytes, number) {
+        let _ = std::fs::remove_file(&file);
+        return None;
+    }
+    let aside = dir.join(name + ASIDE_SUFFIX);
+    // Renaming would replace what somebody put there.
+    let is_free = matches!(aside.try_exists(), Ok(false));
+    let is_renamed = is_free && std::fs::rename(&file, &aside).is_ok();
+    let kept_as = if is_renamed { aside } else { file.clone() };
+    Some(RecoveryWarning::NothingCounts { file, bytes: bytes.len() as u64, kept_as })
 }
 
 /// What a directory without a MANIFEST is.
@@ -391,7 +440,10 @@ impl Recovered {
 
     fn add_log(&mut self, log: &JudgedLog, dim: usize) -> Result<(), TalaError> {
         let end = log.end;
-        if let Ending::Torn { at, .. } = end.ending {
+        // Of a log of which nothing counts, the one who sets it aside tells.
+        if let Ending::Torn { at, .. } = end.ending
+            && end.accepted_len > 0
+        {
             let bytes = (log.bytes.len() as u64).saturating_sub(at);
             let warning = RecoveryWarning::TornTail { file: log.path.clone(), offset: at, bytes };
             self.report.warnings.push(warning);

@@ -155,6 +155,10 @@ impl VerifyReport {
         for path in &listing.temporary {
             self.warnings.push(format!("{}: left by an interrupted write", path.display()));
         }
+        for path in &listing.set_aside {
+            let what = "a log without a whole write, set aside when the store was opened";
+            self.warnings.push(format!("{}: {what}", path.display()));
+        }
         self.intents = ids.len() as u64;
         Ok(())
     }
@@ -197,11 +201,12 @@ impl VerifyReport {
     }
 
     fn check_log(&mut self, log: &JudgedLog, ids: &mut HashSet<IntentId>) -> Result<(), TalaError> {
-        if let Ending::Torn { at, .. } = log.end.ending {
-            let warning = format!(
-                "{}: an unacknowledged write begins at byte {at} and does not count",
-                log.path.display()
-            );
+        let (path, len) = (log.path.display(), log.bytes.len());
+        if log.end.accepted_len == 0 && len > 0 {
+            self.warnings.push(format!("{path}: no whole write is in its {len} bytes"));
+        } else if let Ending::Torn { at, .. } = log.end.ending {
+            let warning =
+                format!("{path}: an unacknowledged write begins at byte {at} and does not count");
             self.warnings.push(warning);
         }
         for record in log.records(self.dim) {

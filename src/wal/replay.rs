@@ -317,6 +317,14 @@ pub(crate) fn accepted_records<'a>(
     Records { bytes: kept.unwrap_or(bytes), at: 0, next_seq: expected.first_seq }
 }
 
+/// Whether log file `file`, of which nothing else is known, begins with a whole write or a mark.
+pub(crate) fn holds_a_write(bytes: &[u8], file: FileNumber) -> bool {
+    let Ok(first) = decode_frame(bytes) else { return false };
+    let bound = Bound::Live { synced_outside: SeqNo::ZERO };
+    let expected = Expected { file, first_seq: first.stamp.seq, bound };
+    !Walk::over(bytes, &expected).kept.is_empty()
+}
+
 /// The highest sequence number that the intact records of log file `file` prove to have been
 /// synced: what a log says about the logs before it. [`SeqNo::ZERO`] where it says nothing;
 /// `u64::MAX`, so that nothing passes for torn, where the search had to be cut short.

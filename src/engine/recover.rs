@@ -29,6 +29,10 @@ use crate::{
 /// The log of the original implementation.
 pub const LEGACY_LOG: &str = "current.wal";
 
+/// No file of ours has this number or a higher one: counting on from one that is there must not
+/// run out of numbers.
+const NUMBER_END: u64 = 1 << 63;
+
 /// Something that opening found and dealt with, that its user may want to know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -132,9 +136,9 @@ impl Listing {
             let entry = entry.map_err(failed)?;
             // Ours are all ASCII; whatever is not is not ours.
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if let Some(number) = parse_log_name(&name) {
+            if let Some(number) = parse_log_name(&name).filter(|number| number.0 < NUMBER_END) {
                 listing.logs.insert(number);
-            } else if let Some(id) = parse_segment_name(&name) {
+            } else if let Some(id) = parse_segment_name(&name).filter(|id| id.0 < NUMBER_END) {
                 listing.segments.insert(id);
             } else if is_temporary(&name) {
                 listing.temporary.push(entry.path());

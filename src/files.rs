@@ -4,13 +4,13 @@
 //! commands hold secrets.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    fs::{File, Metadata, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise};
 use tala_core::{StorageOperation, TalaError};
 
 /// Mode of every file of a store: the owner's alone.
@@ -22,6 +22,34 @@ const LOCK_NAME: &str = "LOCK";
 /// Creates the file `path`, which must not exist, for reading and writing.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)
+}
+
+/// Opens the file `path` for reading. Whatever is not a regular file is refused, after links were
+/// followed: a pipe would let its reader wait for ever, and a device has no end.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    open_regular(OpenOptions::new().read(true), path)
+}
+
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // Asked first, since opening a device may already do something to it.
+    match std::fs::metadata(path) {
+        Ok(found) => check_regular(&found)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // And asked of the open file, which another may have put there since. Where that is a pipe, the
+    // flag keeps the open from waiting; to a regular file it means nothing.
+    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    check_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn check_regular(found: &Metadata) -> io::Result<()> {
+    if found.is_file() {
+        return Ok(());
+    }
+    let kind = if found.is_dir() { ErrorKind::IsADirectory } else { ErrorKind::InvalidInput };
+    Err(io::Error::new(kind, "it is not a regular file"))
 }
 
 /// Makes the entries of the directory `path` durable: files created, renamed or removed in it.
@@ -63,7 +91,7 @@ fn write_and_rename(temporary: &Path, target: &Path, bytes: &[u8]) -> Result<(),
 
 fn remove_if_there(path: &Path) -> Result<(), TalaError> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(TalaError::storage(StorageOperation::Remove, path, error))
         }
         _ => Ok(()),
@@ -80,7 +108,7 @@ pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>, TalaError> {
 
 /// All bytes of the file `path`, with the error of the operating system as it is.
 pub(crate) fn read_all(path: &Path) -> io::Result<Vec<u8>> {
-    read_open(&mut File::open(path)?)
+    read_open(&mut open_to_read(path)?)
 }
 
 fn read_open(file: &mut File) -> io::Result<Vec<u8>> {
@@ -99,7 +127,7 @@ fn read_open(file: &mut File) -> io::Result<Vec<u8>> {
 /// # Errors
 /// [`TalaError::Storage`].
 pub(crate) fn reread_from_disk(path: &Path) -> Result<Vec<u8>, TalaError> {
-    let mut file = File::open(path).map_err(failed(StorageOperation::Open, path))?;
+    let mut file = open_to_read(path).map_err(failed(StorageOperation::Open, path))?;
     file.sync_all().map_err(failed(StorageOperation::Sync, path))?;
     fadvise(&file, 0, None, Advice::DontNeed)
         .map_err(|errno| TalaError::storage(StorageOperation::Read, path, errno.into()))?;
@@ -114,8 +142,8 @@ pub(crate) fn failed(
     move |source| TalaError::storage(operation, path, source)
 }
 
-/// The right to write to a directory: an exclusive flock-type lock on the file `LOCK` in it. Free
-/// again when released, when dropped, and when the process dies in any way. The file stays.
+/// The right to write to a directory, or to read it undisturbed: a flock-type lock, exclusive or
+/// shared, on the file `LOCK` in it. Free again when released, when dropped, and when the process dies in any way. The file stays.
 #[derive(Debug)]
 pub(crate) struct DirLock {
     file: File,
@@ -130,17 +158,37 @@ impl DirLock {
     /// [`TalaError::Storage`].
     pub(crate) fn take(dir: &Path) -> Result<Self, TalaError> {
         let path = dir.join(LOCK_NAME);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(failed(StorageOperation::Create, &path))?;
-        match file.try_lock() {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let file =
+            open_regular(&mut options, &path).map_err(failed(StorageOperation::Create, &path))?;
+        let locked = file.try_lock();
+        Self::of(file, path, locked)
+    }
+
+    /// Keeps every writer out of `dir`, without waiting and without creating anything; `None` where
+    /// there is no file to lock.
+    ///
+    /// # Errors
+    /// As [`DirLock::take`].
+    pub(crate) fn take_shared(dir: &Path) -> Result<Option<Self>, TalaError> {
+        let path = dir.join(LOCK_NAME);
+        let file = match open_to_read(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(TalaError::storage(StorageOperation::Open, path, error)),
+        };
+        let locked = file.try_lock_shared();
+        Self::of(file, path, locked).map(Some)
+    }
+
+    fn of(file: File, path: PathBuf, locked: Result<(), TryLockError>) -> Result<Self, TalaError> {
+        match locked {
             Ok(()) => Ok(Self { file, path }),
-            Err(TryLockError::WouldBlock) => Err(TalaError::Locked { path: dir.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                let dir = path.parent().unwrap_or(Path::new(""));
+                Err(TalaError::Locked { path: dir.to_owned() })
+            }
             Err(TryLockError::Error(source)) => {
                 Err(TalaError::storage(StorageOperation::Lock, path, source))
             }
@@ -204,7 +252,7 @@ mod tests {
         for error in [read_whole(&missing).unwrap_err(), reread_from_disk(&missing).unwrap_err()] {
             assert!(
                 matches!(&error, TalaError::Storage { path, source, .. }
-                    if *path == missing && source.kind() == io::ErrorKind::NotFound),
+                    if *path == missing && source.kind() == ErrorKind::NotFound),
                 "{error}"
             );
         }
@@ -227,6 +275,21 @@ mod tests {
         assert!(!is_taken());
         let mode = dir.path().join("LOCK").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_shared_lock_creates_nothing_and_keeps_writers_out() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(DirLock::take_shared(dir.path()).unwrap().is_none());
+        assert!(!dir.path().join("LOCK").exists());
+        let writer = DirLock::take(dir.path()).unwrap();
+        assert!(matches!(DirLock::take_shared(dir.path()), Err(TalaError::Locked { .. })));
+        drop(writer);
+        let readers = [0; 2].map(|_| DirLock::take_shared(dir.path()).unwrap().unwrap());
+        let error = DirLock::take(dir.path()).unwrap_err();
+        assert!(matches!(&error, TalaError::Locked { path } if path == dir.path()), "{error}");
+        drop(readers);
+        DirLock::take(dir.path()).unwrap();
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 #![allow(unsafe_code)]
 
-use std::{fs::File, io, path::Path};
+use std::{io, path::Path};
 
 use memmap2::Mmap;
 use tala_core::{StorageOperation, TalaError};
+
+use crate::files::open_to_read;
 
 /// Maps a finished file for reading; `None` where there is no such file.
 ///
@@ -13,9 +15,9 @@ use tala_core::{StorageOperation, TalaError};
 /// one while it is mapped can end the process with a bus error; that is a documented limit.
 ///
 /// # Errors
-/// The operating system refused.
+/// The operating system refused, or this is no regular file.
 pub(crate) fn map_file(path: &Path) -> Result<Option<Mmap>, TalaError> {
-    let file = match File::open(path) {
+    let file = match open_to_read(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(TalaError::storage(StorageOperation::Open, path, error)),
@@ -49,6 +51,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(map_file(&dir.path().join("missing")).unwrap().is_none());
         let error = map_file(dir.path()).unwrap_err();
-        assert!(matches!(error, TalaError::Storage { operation: StorageOperation::Map, .. }));
+        assert!(matches!(error, TalaError::Storage { operation: StorageOperation::Open, .. }));
     }
 }

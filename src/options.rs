@@ -237,8 +237,13 @@ impl EngineOptions {
     /// - [`TalaError::Locked`]: another engine has the directory open.
     /// - [`TalaError::DimensionMismatch`]: the directory holds embeddings of another dimension.
     /// - [`TalaError::Corrupt`], [`TalaError::UnsupportedVersion`]: a file is damaged, or newer
-    ///   than this build. Nothing is changed in the directory.
-    /// - [`TalaError::Storage`]: the operating system refused something.
+    ///   than this build.
+    /// - [`TalaError::Storage`]: the operating system refused something, or what should be a file is
+    ///   none.
+    ///
+    /// No error changes what the directory holds. A file `LOCK` may be there afterwards; and where
+    /// the operating system refused, what opening had begun: an empty log, or a segment that nothing
+    /// lists. They are in nobody's way.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<StorageEngine, TalaError> {
         StorageEngine::open_with(self, dir.as_ref())
     }

@@ -26,7 +26,10 @@ pub use writer::{
 
 pub(crate) use entries::read_entries;
 pub(crate) use file::{DiskLog, log_name, parse_log_name};
-pub(crate) use replay::{Bound, Ending, Expected, LogContents, read_log, synced_proof};
+pub(crate) use replay::{
+    Bound, Ending, Expected, LogEnd, LogRecord, accepted_records, holds_a_write, read_log,
+    synced_proof,
+};
 
 #[cfg(test)]
 mod tests;

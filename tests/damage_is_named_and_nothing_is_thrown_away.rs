@@ -209,6 +209,14 @@ fn opened(store: &Store, damage: Damage) -> (usize, Option<(u64, u64)>) {
             assert!(file.ends_with(&log));
             Some((*offset, *bytes))
         }
+        [RecoveryWarning::NothingCounts { file, bytes, kept_as }] => {
+            assert!(file.ends_with(&log) && *kept_as == dir.file(&format!("{log}.torn")));
+            assert!(
+                dir.files()[&format!("{log}.torn")] == damaged(&store.killed, &log, damage)[&log]
+            );
+            assert!(!file.exists());
+            Some((0, *bytes))
+        }
         other => panic!("{other:?}"),
     };
     let len = engine.len();
@@ -239,12 +247,14 @@ fn a_torn_end_of_the_live_log_is_cut_with_a_warning() {
 }
 
 /// A log is one file among others: where all of it is gone there is nothing left in it that says
-/// what it held. It reads like the log of a process that died before its first write.
+/// what it held. It reads like the log of a process that died before its first write, but bytes
+/// that are all gone are worth a warning.
 #[test]
 fn a_live_log_of_which_nothing_is_left_is_an_empty_one() {
     let store = Store::new();
     assert_eq!(opened(&store, Damage::Cut(0)), (25, None));
-    assert_eq!(opened(&store, Damage::Zeroed), (25, None));
+    let len = store.killed[&store.live_log()].len() as u64;
+    assert_eq!(opened(&store, Damage::Zeroed), (25, Some((0, len))));
 }
 
 /// Zeros after the end are room that was prepared ahead.

@@ -281,6 +281,23 @@ fn can_mount() -> bool {
     command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+/// Opening once counted on from a number after which there is none.
+#[test]
+fn numbers_that_nothing_counts_on_from_are_not_ours() {
+    for name in [format!("segment_{}.tbf", u64::MAX), format!("log_{}.wal", u64::MAX)] {
+        let dir = TestDir::new();
+        drop(StorageEngine::open(8, dir.path(), 10).unwrap());
+        fs::write(dir.file(&name), b"mine").unwrap();
+        for number in 0..2 {
+            let engine = StorageEngine::open(8, dir.path(), 10).unwrap();
+            engine.insert(intent(number)).unwrap();
+            engine.flush().unwrap();
+            engine.close().unwrap();
+        }
+        assert_eq!(fs::read(dir.file(&name)).unwrap(), b"mine");
+    }
+}
+
 /// Files that are not the engine's stay as they are.
 #[test]
 fn a_directory_of_something_else_is_left_alone() {

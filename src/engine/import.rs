@@ -3,14 +3,14 @@
 //! They are read once, into one of our segments; the old files stay as they are. The segments are
 //! read first and the log after them, since the log has the commands.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
-use tala_core::{Intent, IntentId, SegmentId, TalaError};
+use tala_core::{Intent, IntentId, SegmentId, StorageOperation, TalaError};
 use tala_wire::SegmentReader;
 
 use super::recover::{LEGACY_LOG, Listing, Recovered, RecoveryWarning};
 use crate::{
-    files::read_whole,
+    files::{read_all, read_whole},
     ids::SeqNo,
     mapping::map_file,
     segment::{LegacyEntry, Manifest, epoch_ns, segment_name, write_segment},
@@ -20,16 +20,31 @@ use crate::{
 /// Takes in what the directory holds, and publishes a segment and a MANIFEST of it.
 ///
 /// # Errors
-/// A file is damaged, or the operating system refused; the directory is then as it was, but for a
-/// segment file that nothing lists.
+/// A file is damaged, no embedding has dimension `dim`, or the operating system refused; the
+/// directory is then as it was, but for a segment file that nothing lists.
 pub fn import(
     dir: &Path,
     dim: usize,
     listing: &Listing,
     recovered: &mut Recovered,
 ) -> Result<Manifest, TalaError> {
+    let legacy_log = take_in(dir, dim, listing, recovered)?;
+    publish(dir, dim, listing, &legacy_log, recovered)
+}
+
+/// Takes in what the directory holds, and changes nothing. Returns the bytes of its log.
+///
+/// # Errors
+/// A file is damaged, no embedding has dimension `dim`, or the operating system refused.
+pub fn take_in(
+    dir: &Path,
+    dim: usize,
+    listing: &Listing,
+    recovered: &mut Recovered,
+) -> Result<Vec<u8>, TalaError> {
+    let mut has_segments = false;
     for &id in &listing.segments {
-        add_segment(dir, dim, id, recovered)?;
+        has_segments |= add_segment(dir, dim, id, recovered)?;
     }
     let path = dir.join(LEGACY_LOG);
     let bytes = read_whole(&path)?;
@@ -38,6 +53,10 @@ pub fn import(
         let bytes = (bytes.len() as u64).saturating_sub(offset);
         let warning = RecoveryWarning::TornTail { file: path, offset, bytes };
         recovered.report.warnings.push(warning);
+    }
+    // Segments of another dimension were refused already.
+    if !has_segments {
+        check_dim(&log.entries, dim)?;
     }
     for entry in log.entries {
         let intent = with_what_segments_know(recovered, entry);
@@ -49,16 +68,23 @@ pub fn import(
         let warning = RecoveryWarning::NotSearchable { intents: not_searchable as u64 };
         recovered.report.warnings.push(warning);
     }
-    publish(dir, dim, listing, &bytes, recovered)
+    Ok(bytes)
 }
 
 /// Whether the legacy log is still as it was imported.
 ///
 /// # Errors
-/// [`TalaError::Corrupt`] where it is not.
+/// [`TalaError::Corrupt`] where it is not, or is missing; the operating system refused.
 pub fn check_untouched(dir: &Path, entry: &LegacyEntry) -> Result<(), TalaError> {
     let path = dir.join(LEGACY_LOG);
-    let bytes = read_whole(&path)?;
+    let bytes = match read_all(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let what = "the MANIFEST says that it was imported, but the file is missing";
+            return Err(TalaError::corrupt(path, 0, what));
+        }
+        Err(error) => return Err(TalaError::storage(StorageOperation::Read, path, error)),
+    };
     if bytes.len() as u64 == entry.bytes && crc32c::crc32c(&bytes) == entry.crc {
         return Ok(());
     }
@@ -67,7 +93,8 @@ pub fn check_untouched(dir: &Path, entry: &LegacyEntry) -> Result<(), TalaError>
     Err(TalaError::corrupt(path, offset, what))
 }
 
-/// Dimension of the embeddings in a legacy directory, as its segments or else its log have it.
+/// Dimension of the embeddings in a legacy directory, as its segments or else its log have it;
+/// `None` where there is no embedding.
 ///
 /// # Errors
 /// A file cannot be read or is damaged.
@@ -76,26 +103,45 @@ pub fn legacy_dim(dir: &Path, listing: &Listing) -> Result<Option<usize>, TalaEr
         let path = dir.join(segment_name(id));
         if let Some(map) = map_file(&path)? {
             let reader = SegmentReader::open(map).map_err(|error| error.in_file(&path))?;
-            return Ok(Some(reader.dim()));
+            if reader.is_legacy() {
+                return Ok(Some(reader.dim()));
+            }
         }
     }
     let path = dir.join(LEGACY_LOG);
     let log = read_entries(&read_whole(&path)?).map_err(|damage| damage.into_error(&path))?;
-    Ok(log.entries.first().map(|entry| entry.embedding.len()))
+    Ok(embedding_lens(&log.entries).next())
 }
 
+/// Refuses a dimension that no embedding has: it is a mistake, and an import is for good.
+fn check_dim(entries: &[WalEntry], dim: usize) -> Result<(), TalaError> {
+    let mut lens = embedding_lens(entries);
+    match lens.next() {
+        Some(expected) if expected != dim && lens.all(|len| len != dim) => {
+            Err(TalaError::DimensionMismatch { expected, got: dim })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Dimensions of the embeddings in a legacy log, as they come; an empty one is none.
+fn embedding_lens(entries: &[WalEntry]) -> impl Iterator<Item = usize> {
+    entries.iter().map(|entry| entry.embedding.len()).filter(|len| *len > 0)
+}
+
+/// Takes in a segment of the original; `false` where this is none.
 fn add_segment(
     dir: &Path,
     dim: usize,
     id: SegmentId,
     recovered: &mut Recovered,
-) -> Result<(), TalaError> {
+) -> Result<bool, TalaError> {
     let path = dir.join(segment_name(id));
-    let Some(map) = map_file(&path)? else { return Ok(()) };
+    let Some(map) = map_file(&path)? else { return Ok(false) };
     let reader = SegmentReader::open(map).map_err(|error| error.in_file(&path))?;
     if !reader.is_legacy() {
         // Left over from an import that was interrupted before its MANIFEST was published.
-        return Ok(());
+        return Ok(false);
     }
     if reader.dim() != dim {
         return Err(TalaError::DimensionMismatch { expected: reader.dim(), got: dim });
@@ -105,7 +151,7 @@ fn add_segment(
         add_intent(recovered, dim, intent)?;
         recovered.report.from_segments += 1;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn add_intent(recovered: &mut Recovered, dim: usize, intent: Intent) -> Result<(), TalaError> {

@@ -7,9 +7,12 @@ use tala_core::{SegmentId, StorageOperation, TalaError};
 use super::{
     Gates, Inner, StorageEngine,
     close::Actors,
-    import::{check_untouched, import},
+    import::{check_untouched, import, legacy_dim},
     publish::Publisher,
-    recover::{Listing, Recovered, ensure_dir, read_logs},
+    recover::{
+        Listing, Recovered, RecoveryReport, Unlisted, ensure_dir, manifest_is_lost, read_logs,
+        set_aside,
+    },
     view::{Contents, View},
 };
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
     index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, Shared},
     metrics::{LockRank, StorageMetrics, TrackedMutex},
     options::{EngineOptions, OpenProgress},
-    segment::{DiskSegments, FlushActor, MANIFEST_NAME, Manifest, segment_name},
+    segment::{DiskSegments, FlushActor, Manifest, segment_name},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -64,7 +67,7 @@ impl StorageEngine {
         let number = next_log(&manifest, &listing);
         let file = DiskLog::create(dir, number)?;
         settle(dir, &mut manifest, number, &listing, &recovered)?;
-        tidy(dir, &manifest, &listing);
+        tidy(dir, &manifest, &listing, &mut recovered.report);
         let old_logs_count = manifest.logs.len();
         let on_disk = OnDisk { file, number, manifest: Arc::new(Mutex::new(manifest)), lock };
         let must_flush = old_logs_count > OLD_LOGS_MAX
@@ -91,7 +94,7 @@ impl StorageEngine {
     }
 }
 
-fn new_index(options: &EngineOptions) -> (Arc<Graph>, GraphWriter, ArenaWriter) {
+pub(super) fn new_index(options: &EngineOptions) -> (Arc<Graph>, GraphWriter, ArenaWriter) {
     let (arena, arena_writer) = Arena::new(options.dim);
     let params =
         GraphParams { m: options.m, ef_construction: options.ef_construction, seed: LEVEL_SEED };
@@ -118,22 +121,18 @@ fn recover(
             recovered.add_segments(dir, &manifest, options)?;
             let logs = read_logs(dir, &manifest, &listing)?;
             recovered.last_seq = SeqNo(manifest.next_seq.0 - 1);
-            recovered.add_logs(dir, &logs, options)?;
+            recovered.add_logs(&logs, options)?;
             manifest
         }
-        // Logs of ours mean that the import was done, so its MANIFEST is lost.
-        None if listing.has_legacy_log && listing.logs.is_empty() => {
-            import(dir, options.dim, &listing, recovered)?
-        }
-        None if listing.logs.is_empty() && listing.segments.is_empty() => {
-            let manifest = Manifest::new(options.dim as u32);
-            manifest.publish(dir)?;
-            manifest
-        }
-        None => {
-            let what = "it is missing, but there are log or segment files";
-            return Err(TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what));
-        }
+        None => match listing.without_manifest() {
+            Unlisted::Nothing => {
+                let manifest = Manifest::new(options.dim as u32);
+                manifest.publish(dir)?;
+                manifest
+            }
+            Unlisted::Legacy => import(dir, options.dim, &listing, recovered)?,
+            Unlisted::Damaged => return Err(manifest_is_lost(dir)),
+        },
     };
     Ok((manifest, listing))
 }
@@ -165,13 +164,16 @@ fn settle(
     manifest.publish(dir)
 }
 
-/// Removes what the MANIFEST just published says is of no use: logs that segments cover, and
+/// Clears away what the MANIFEST just published says is of no use: logs that it does not count, and
 /// what interrupted flushes left. Whatever cannot be removed is tried again by the next open.
-fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing) {
+fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing, report: &mut RecoveryReport) {
     let is_retired =
         |number: &&FileNumber| **number < manifest.next_log && manifest.log(**number).is_none();
-    let logs = listing.logs.iter().filter(is_retired).map(|number| dir.join(log_name(*number)));
+    let logs = listing.logs.iter().filter(is_retired);
+    report.warnings.extend(logs.filter_map(|number| set_aside(dir, *number)));
     // What was imported stays: its segments are not listed, and are older than the first of ours.
+    // Among them may be the segment of an import that was interrupted. It stays as well: its name
+    // does not tell it from one that another program made, and its number is not used again.
     let first_ours = match (&manifest.legacy, manifest.segments.first()) {
         (Some(_), Some(first)) => first.id,
         _ => SegmentId(0),
@@ -181,7 +183,7 @@ fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing) {
     };
     let segments =
         listing.segments.iter().filter(is_unlisted).map(|id| dir.join(segment_name(*id)));
-    for path in logs.chain(segments).chain(listing.temporary.iter().cloned()) {
+    for path in segments.chain(listing.temporary.iter().cloned()) {
         let _ = std::fs::remove_file(path);
     }
 }
@@ -285,7 +287,8 @@ impl Inner {
     }
 }
 
-/// Dimension of the embeddings of the store in `dir`; `None` where there is no store.
+/// Dimension of the embeddings of the store in `dir`; `None` where there is no store, or one of the
+/// original implementation without any embedding.
 ///
 /// # Errors
 /// A file cannot be read or is damaged.
@@ -300,5 +303,9 @@ pub fn stored_dim(dir: impl AsRef<Path>) -> Result<Option<usize>, TalaError> {
         Ok(_) => {}
     }
     let listing = Listing::of(dir)?;
-    if listing.has_legacy_log { super::import::legacy_dim(dir, &listing) } else { Ok(None) }
+    match listing.without_manifest() {
+        Unlisted::Nothing => Ok(None),
+        Unlisted::Legacy => legacy_dim(dir, &listing),
+        Unlisted::Damaged => Err(manifest_is_lost(dir)),
+    }
 }

@@ -21,13 +21,17 @@ use crate::{
         Fold, HotBuffer, LogEntry, MANIFEST_NAME, Manifest, OpenSegment, parse_segment_name,
     },
     wal::{
-        Bound, Ending, Expected, LogContents, LogOp, Mark, log_name, parse_log_name, read_log,
-        synced_proof,
+        Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, accepted_records, holds_a_write,
+        log_name, parse_log_name, read_log, synced_proof,
     },
 };
 
 /// The log of the original implementation.
 pub const LEGACY_LOG: &str = "current.wal";
+
+/// No file of ours has this number or a higher one: counting on from one that is there must not
+/// run out of numbers.
+const NUMBER_END: u64 = 1 << 63;
 
 /// Something that opening found and dealt with, that its user may want to know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +45,18 @@ pub enum RecoveryWarning {
         offset: u64,
         /// How many bytes of it there are.
         bytes: u64,
+    },
+    /// Nothing in a log could be read as a whole write, although it is not empty: a write that nobody
+    /// was told of stood in it in part, or its bytes never reached the disk, or are gone. None of it
+    /// counts, and the file was set aside.
+    NothingCounts {
+        /// The log.
+        file: PathBuf,
+        /// How many bytes it has.
+        bytes: u64,
+        /// Where it is now: under a name that is never read again, or, where renaming failed, where
+        /// it was.
+        kept_as: PathBuf,
     },
     /// Imported intents that a search cannot find: their embedding is not finite or has another
     /// dimension. They are there by id and by time.
@@ -57,6 +73,12 @@ impl fmt::Display for RecoveryWarning {
                 f,
                 "{}: {bytes} bytes of an unacknowledged write at byte {offset} do not count",
                 file.display()
+            ),
+            Self::NothingCounts { file, bytes, kept_as } => write!(
+                f,
+                "{}: no whole write is in its {bytes} bytes, so none of them count; kept as {}",
+                file.display(),
+                kept_as.display()
             ),
             Self::NotSearchable { intents } => write!(
                 f,
@@ -96,6 +118,8 @@ pub struct Listing {
     pub segments: BTreeSet<SegmentId>,
     /// Files that were being written when a process ended.
     pub temporary: Vec<PathBuf>,
+    /// Logs of which nothing counted; see [`set_aside`].
+    pub set_aside: Vec<PathBuf>,
     /// Whether the original implementation's log is there.
     pub has_legacy_log: bool,
 }
@@ -112,12 +136,14 @@ impl Listing {
             let entry = entry.map_err(failed)?;
             // Ours are all ASCII; whatever is not is not ours.
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if let Some(number) = parse_log_name(&name) {
+            if let Some(number) = parse_log_name(&name).filter(|number| number.0 < NUMBER_END) {
                 listing.logs.insert(number);
-            } else if let Some(id) = parse_segment_name(&name) {
+            } else if let Some(id) = parse_segment_name(&name).filter(|id| id.0 < NUMBER_END) {
                 listing.segments.insert(id);
             } else if is_temporary(&name) {
                 listing.temporary.push(entry.path());
+            } else if is_set_aside(&name) {
+                listing.set_aside.push(entry.path());
             } else if name == LEGACY_LOG {
                 listing.has_legacy_log = true;
             }
@@ -126,36 +152,111 @@ impl Listing {
     }
 }
 
+/// What is added to the name of a log of which nothing counts.
+const ASIDE_SUFFIX: &str = ".torn";
+
+fn is_set_aside(name: &str) -> bool {
+    name.strip_suffix(ASIDE_SUFFIX).is_some_and(|name| parse_log_name(name).is_some())
+}
+
+/// Clears away the log `number`, which the MANIFEST neither lists nor calls live. One that is empty
+/// or that segments cover is removed. One with bytes but without a whole write was never in a
+/// segment, and may be all that is left of something, so it is renamed. Whatever fails is tried
+/// again by the next open.
+pub fn set_aside(dir: &Path, number: FileNumber) -> Option<RecoveryWarning> {
+    let name = log_name(number);
+    let file = dir.join(&name);
+    let bytes = read_whole(&file).ok()?;
+    if bytes.is_empty() || holds_a_write(&bytes, number) {
+        let _ = std::fs::remove_file(&file);
+        return None;
+    }
+    let aside = dir.join(name + ASIDE_SUFFIX);
+    // Renaming would replace what somebody put there.
+    let is_free = matches!(aside.try_exists(), Ok(false));
+    let is_renamed = is_free && std::fs::rename(&file, &aside).is_ok();
+    let kept_as = if is_renamed { aside } else { file.clone() };
+    Some(RecoveryWarning::NothingCounts { file, bytes: bytes.len() as u64, kept_as })
+}
+
+/// What a directory without a MANIFEST is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unlisted {
+    /// No store.
+    Nothing,
+    /// A store of the original implementation.
+    Legacy,
+    /// A store that lost its MANIFEST.
+    Damaged,
+}
+
+impl Listing {
+    /// What this is the listing of, if there is no MANIFEST.
+    pub fn without_manifest(&self) -> Unlisted {
+        match (self.logs.is_empty(), self.has_legacy_log, self.segments.is_empty()) {
+            // Logs of ours mean that an import was done, so its MANIFEST is lost.
+            (false, ..) | (true, false, false) => Unlisted::Damaged,
+            (true, true, _) => Unlisted::Legacy,
+            (true, false, true) => Unlisted::Nothing,
+        }
+    }
+}
+
+/// The error of a store that lost its MANIFEST.
+pub fn manifest_is_lost(dir: &Path) -> TalaError {
+    let what = "it is missing, but there are log or segment files";
+    TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what)
+}
+
 /// Whether a file of this name is one of ours that was never finished.
 fn is_temporary(name: &str) -> bool {
     name.strip_suffix(".tmp")
         .is_some_and(|name| name == MANIFEST_NAME || parse_segment_name(name).is_some())
 }
 
-/// What is known of a directory's logs after they were judged.
+/// A log of which it is known what counts.
 pub struct JudgedLog {
-    /// Number of the file.
-    pub number: FileNumber,
+    /// Where it is.
+    pub path: PathBuf,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// What was expected of it.
-    pub expected: Expected,
     /// Whether it was begun after the MANIFEST was published.
     pub is_live: bool,
+    /// How it ends.
+    pub end: LogEnd,
+    expected: Expected,
 }
 
 impl JudgedLog {
-    /// What it holds.
-    ///
     /// # Errors
     /// [`TalaError::Corrupt`] where records are missing that had been synced.
-    pub fn contents(&self, dir: &Path) -> Result<LogContents<'_>, TalaError> {
-        read_log(&self.bytes, &self.expected)
-            .map_err(|damage| damage.into_error(&dir.join(log_name(self.number))))
+    fn new(dir: &Path, bytes: Vec<u8>, expected: Expected) -> Result<Self, TalaError> {
+        let path = dir.join(log_name(expected.file));
+        let end = match read_log(&bytes, &expected) {
+            Ok(contents) => contents.end(),
+            Err(damage) => return Err(damage.into_error(&path)),
+        };
+        let is_live = matches!(expected.bound, Bound::Live { .. });
+        Ok(Self { path, bytes, is_live, end, expected })
+    }
+
+    /// The records that count, in order, for a store whose embeddings have dimension `dim`.
+    pub fn records(&self, dim: usize) -> impl Iterator<Item = Result<LogRecord, TalaError>> {
+        accepted_records(&self.bytes, &self.expected, &self.end).map(move |record| {
+            let record = record.map_err(|damage| damage.into_error(&self.path))?;
+            match &record.op {
+                LogOp::Insert(intent) if intent.embedding.len() != dim => {
+                    let got = intent.embedding.len();
+                    let what = format!("an embedding of dimension {got} in a store of {dim}");
+                    Err(TalaError::corrupt(&self.path, record.offset, what))
+                }
+                _ => Ok(record),
+            }
+        })
     }
 }
 
-/// Reads the logs that count, in order, and works out what is expected of each.
+/// Reads the logs that count, in order, and judges each.
 ///
 /// # Errors
 /// A log is missing or damaged, or the operating system refused.
@@ -164,19 +265,36 @@ pub fn read_logs(
     manifest: &Manifest,
     listing: &Listing,
 ) -> Result<Vec<JudgedLog>, TalaError> {
-    let mut logs = Vec::new();
-    for entry in &manifest.logs {
-        let bytes = read_log_file(dir, entry.number, listing, "the MANIFEST lists this log")?;
-        let bound = Bound::Accepted { len: entry.accepted_len, last_seq: entry.last_seq };
-        let expected = Expected { file: entry.number, first_seq: entry.first_seq, bound };
-        logs.push(JudgedLog { number: entry.number, bytes, expected, is_live: false });
-    }
+    let listed = manifest.logs.iter().map(|entry| read_listed_log(dir, entry, listing));
+    let mut logs = listed.collect::<Result<Vec<_>, _>>()?;
     logs.extend(read_live_logs(dir, manifest, listing)?);
     Ok(logs)
 }
 
+/// Reads a log that the MANIFEST lists.
+///
+/// # Errors
+/// It is missing or damaged, or the operating system refused.
+pub fn read_listed_log(
+    dir: &Path,
+    entry: &LogEntry,
+    listing: &Listing,
+) -> Result<JudgedLog, TalaError> {
+    let path = dir.join(log_name(entry.number));
+    if !listing.logs.contains(&entry.number) {
+        let what = "the MANIFEST lists this log, but the file is missing";
+        return Err(TalaError::corrupt(path, 0, what));
+    }
+    let bound = Bound::Accepted { len: entry.accepted_len, last_seq: entry.last_seq };
+    let expected = Expected { file: entry.number, first_seq: entry.first_seq, bound };
+    JudgedLog::new(dir, read_whole(&path)?, expected)
+}
+
 /// Reads the logs begun after the MANIFEST was published.
-fn read_live_logs(
+///
+/// # Errors
+/// The first of them that is missing or damaged, or the operating system refused.
+pub fn read_live_logs(
     dir: &Path,
     manifest: &Manifest,
     listing: &Listing,
@@ -188,11 +306,8 @@ fn read_live_logs(
     }
     let numbers: Vec<FileNumber> = listing.logs.range(first..).copied().collect();
     let logs = judge_live_logs(dir, manifest, listing, &numbers, read_whole)?;
-    let was_closed = match logs.last() {
-        Some(last) => matches!(last.contents(dir)?.end().ending, Ending::Clean(Mark::Closed)),
-        None => true,
-    };
-    if was_closed {
+    let is_closed = |last: &JudgedLog| matches!(last.end.ending, Ending::Clean(Mark::Closed));
+    if logs.last().is_none_or(is_closed) {
         return Ok(logs);
     }
     // After an unclean end the page cache may show bytes that a failed sync never brought to the
@@ -212,21 +327,20 @@ fn judge_live_logs(
     for &number in numbers {
         files.push((number, read(&dir.join(log_name(number)))?));
     }
+    // What the MANIFEST and the logs after it prove of each log, from the last one to the first.
+    let mut synced_outside = manifest.synced_seq;
+    let mut proofs = vec![synced_outside];
+    for (number, bytes) in files.iter().skip(1).rev() {
+        synced_outside = synced_outside.max(synced_proof(bytes, *number));
+        proofs.push(synced_outside);
+    }
     let mut first_seq = manifest.next_seq;
     let mut logs: Vec<JudgedLog> = Vec::new();
-    let mut proofs: Vec<SeqNo> =
-        files.iter().map(|(number, bytes)| synced_proof(bytes, *number)).collect();
-    proofs.reverse();
-    for (number, bytes) in files {
-        proofs.pop();
-        let later = proofs.iter().copied().max().unwrap_or_default();
-        let synced_outside = later.max(manifest.synced_seq);
+    for ((number, bytes), synced_outside) in files.into_iter().zip(proofs.into_iter().rev()) {
         let bound = Bound::Live { synced_outside };
-        let expected = Expected { file: number, first_seq, bound };
-        let log = JudgedLog { number, bytes, expected, is_live: true };
-        let end = log.contents(dir)?.end();
-        first_seq = end.last_seq.next();
-        if let Ending::Clean(Mark::Rotated { next }) = end.ending
+        let log = JudgedLog::new(dir, bytes, Expected { file: number, first_seq, bound })?;
+        first_seq = log.end.last_seq.next();
+        if let Ending::Clean(Mark::Rotated { next }) = log.end.ending
             && !listing.logs.contains(&next)
         {
             let what = format!("log {number} goes on in this file, but it is missing");
@@ -235,20 +349,6 @@ fn judge_live_logs(
         logs.push(log);
     }
     Ok(logs)
-}
-
-fn read_log_file(
-    dir: &Path,
-    number: FileNumber,
-    listing: &Listing,
-    who_says: &str,
-) -> Result<Vec<u8>, TalaError> {
-    let path = dir.join(log_name(number));
-    if listing.logs.contains(&number) {
-        read_whole(&path)
-    } else {
-        Err(TalaError::corrupt(path, 0, format!("{who_says}, but the file is missing")))
-    }
 }
 
 /// Everything that a directory held, in memory.
@@ -326,7 +426,6 @@ impl Recovered {
     /// A log is damaged.
     pub fn add_logs(
         &mut self,
-        dir: &Path,
         logs: &[JudgedLog],
         options: &EngineOptions,
     ) -> Result<(), TalaError> {
@@ -334,7 +433,7 @@ impl Recovered {
         let mut done = 0;
         for log in logs {
             options.report(OpenProgress::Logs { done, total });
-            self.add_log(dir, log, options.dim)?;
+            self.add_log(log, options.dim)?;
             done += log.bytes.len() as u64;
         }
         if total > 0 {
@@ -343,29 +442,24 @@ impl Recovered {
         Ok(())
     }
 
-    fn add_log(&mut self, dir: &Path, log: &JudgedLog, dim: usize) -> Result<(), TalaError> {
-        let path = dir.join(log_name(log.number));
-        let contents = log.contents(dir)?;
-        let end = contents.end();
-        if let Ending::Torn { at, .. } = end.ending {
+    fn add_log(&mut self, log: &JudgedLog, dim: usize) -> Result<(), TalaError> {
+        let end = log.end;
+        // Of a log of which nothing counts, the one who sets it aside tells.
+        if let Ending::Torn { at, .. } = end.ending
+            && end.accepted_len > 0
+        {
             let bytes = (log.bytes.len() as u64).saturating_sub(at);
-            let warning = RecoveryWarning::TornTail { file: path.clone(), offset: at, bytes };
+            let warning = RecoveryWarning::TornTail { file: log.path.clone(), offset: at, bytes };
             self.report.warnings.push(warning);
         }
         if log.is_live {
             self.report.was_clean = matches!(end.ending, Ending::Clean(_));
         }
         let mut has_writes = false;
-        for record in contents.records() {
-            let record = record.map_err(|damage| damage.into_error(&path))?;
-            let seq = record.seq;
-            let op = match record.op {
+        for record in log.records(dim) {
+            let LogRecord { seq, op, .. } = record?;
+            let op = match op {
                 LogOp::Insert(intent) => {
-                    let got = intent.embedding.len();
-                    if got != dim {
-                        let what = format!("an embedding of dimension {got} in a store of {dim}");
-                        return Err(TalaError::corrupt(path, record.offset, what));
-                    }
                     let op = self.insert(intent, seq, dim)?;
                     has_writes = true;
                     self.hot.apply(op);

@@ -2,23 +2,27 @@
 
 use std::{collections::HashSet, fmt, io, path::Path};
 
-use tala_core::{IntentId, TalaError};
+use tala_core::{IntentId, StorageOperation, TalaError};
 
 use super::{
-    import::check_untouched,
-    recover::{JudgedLog, Listing, read_logs},
+    import::{check_untouched, legacy_dim, take_in},
+    open::new_index,
+    recover::{
+        JudgedLog, Listing, Recovered, Unlisted, manifest_is_lost, read_listed_log, read_live_logs,
+    },
 };
 use crate::{
     files::DirLock,
+    options::EngineOptions,
     segment::{Fold, MANIFEST_NAME, Manifest, OpenSegment},
-    wal::{Ending, LogOp, log_name},
+    wal::{Ending, LogOp},
 };
 
 /// What a check of a directory found.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// Dimension of the embeddings; 0 where no MANIFEST could be read.
+    /// Dimension of the embeddings; 0 where it is not known.
     pub dim: usize,
     /// Segments found intact.
     pub segments: u64,
@@ -65,61 +69,123 @@ impl fmt::Display for VerifyReport {
 }
 
 /// Checks every file of the store in `dir`: each checksum, each length, and that the files fit
-/// together. It goes on after damage, so that the report names all of it.
+/// together. It goes on after damage, so that the report names all of it; but what stands in logs
+/// after the damaged one of those that were being written, only the damaged one could tell.
 ///
-/// The directory is locked meanwhile, so an engine that has it open is not disturbed.
+/// Nothing is changed. Meanwhile no engine can open the directory; one that has it open is not
+/// disturbed. A directory of the original implementation is read as opening it would, up to the
+/// first damage, and not imported.
 ///
 /// # Errors
-/// There is no store in `dir`, another engine has it open, or the operating system refused
-/// something. Damage is no error; it is in the report.
+/// - [`TalaError::Locked`]: an engine has the directory open.
+/// - [`TalaError::Storage`]: there is no such directory, or no store in it
+///   ([`NotFound`](io::ErrorKind::NotFound), of the directory or of its MANIFEST); or a file could
+///   not be read, such as one that is no regular file.
+/// - [`TalaError::InvalidOption`]: a directory of the original implementation has embeddings of a
+///   dimension that no store may have.
+///
+/// Damage is no error; it is in the report: files that are missing, cut, changed, of a newer
+/// version, or that contradict each other.
 pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport, TalaError> {
     let dir = dir.as_ref();
-    let listing = Listing::of(dir)?;
-    let _lock = lock_if_writable(dir)?;
+    let lock = DirLock::take_shared(dir)?;
     let mut report = VerifyReport::default();
-    let manifest = match Manifest::load(dir) {
-        Ok(Some(manifest)) => manifest,
-        Ok(None) => {
-            let what = if listing.has_legacy_log && listing.logs.is_empty() {
-                "there is none; this directory of the original implementation is imported by opening it"
-            } else {
-                "there is none, so this is not a store"
-            };
-            report.damage.push(TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what));
-            return Ok(report);
-        }
-        Err(error) => return report.with_damage(error),
-    };
-    report.dim = manifest.dim as usize;
-    if let Some(legacy) = &manifest.legacy {
-        report.note(check_untouched(dir, legacy))?;
+    report.check_dir(dir)?;
+    // Where there was no file to lock, an engine may have begun to write meanwhile.
+    if lock.is_none() && DirLock::take_shared(dir)?.is_some() {
+        return Err(TalaError::Locked { path: dir.to_owned() });
     }
-    let mut fold = Fold::default();
-    for entry in &manifest.segments {
-        if let Some(segment) = report.note(OpenSegment::open(dir, report.dim, entry))? {
-            report.segments += 1;
-            report.segment_bytes += entry.bytes;
-            fold.add(segment);
-        }
-    }
-    let mut ids: HashSet<IntentId> = fold.ids().collect();
-    if let Some(logs) = report.note(read_logs(dir, &manifest, &listing))? {
-        for log in &logs {
-            let checked = report.check_log(dir, log, &mut ids);
-            report.note(checked)?;
-        }
-    }
-    for path in &listing.temporary {
-        report.warnings.push(format!("{}: left by an interrupted write", path.display()));
-    }
-    report.intents = ids.len() as u64;
     Ok(report)
 }
 
 impl VerifyReport {
-    fn with_damage(mut self, error: TalaError) -> Result<Self, TalaError> {
-        self.note::<()>(Err(error))?;
-        Ok(self)
+    fn check_dir(&mut self, dir: &Path) -> Result<(), TalaError> {
+        let listing = Listing::of(dir)?;
+        match self.note(Manifest::load(dir))? {
+            Some(Some(manifest)) => self.check_store(dir, &manifest, &listing),
+            Some(None) => match listing.without_manifest() {
+                Unlisted::Nothing => {
+                    let error = io::Error::new(io::ErrorKind::NotFound, "there is no store here");
+                    let path = dir.join(MANIFEST_NAME);
+                    Err(TalaError::storage(StorageOperation::Open, path, error))
+                }
+                Unlisted::Legacy => {
+                    let checked = self.check_legacy(dir, &listing);
+                    self.note(checked).map(drop)
+                }
+                Unlisted::Damaged => self.note::<()>(Err(manifest_is_lost(dir))).map(drop),
+            },
+            // Without it nothing is known of the other files.
+            None => Ok(()),
+        }
+    }
+
+    fn check_store(
+        &mut self,
+        dir: &Path,
+        manifest: &Manifest,
+        listing: &Listing,
+    ) -> Result<(), TalaError> {
+        self.dim = manifest.dim as usize;
+        if let Some(legacy) = &manifest.legacy {
+            self.note(check_untouched(dir, legacy))?;
+        }
+        let mut fold = Fold::default();
+        for entry in &manifest.segments {
+            if let Some(segment) = self.note(OpenSegment::open(dir, self.dim, entry))? {
+                self.segments += 1;
+                self.segment_bytes += entry.bytes;
+                fold.add(segment);
+            }
+        }
+        for intent in fold.intents() {
+            self.note(intent)?;
+        }
+        let mut ids: HashSet<IntentId> = fold.ids().collect();
+        for entry in &manifest.logs {
+            if let Some(log) = self.note(read_listed_log(dir, entry, listing))? {
+                let checked = self.check_log(&log, &mut ids);
+                self.note(checked)?;
+            }
+        }
+        for log in self.note(read_live_logs(dir, manifest, listing))?.unwrap_or_default() {
+            let checked = self.check_log(&log, &mut ids);
+            self.note(checked)?;
+        }
+        for path in &listing.temporary {
+            self.warnings.push(format!("{}: left by an interrupted write", path.display()));
+        }
+        for path in &listing.set_aside {
+            let what = "a log without a whole write, set aside when the store was opened";
+            self.warnings.push(format!("{}: {what}", path.display()));
+        }
+        self.intents = ids.len() as u64;
+        Ok(())
+    }
+
+    fn check_legacy(&mut self, dir: &Path, listing: &Listing) -> Result<(), TalaError> {
+        let dim = legacy_dim(dir, listing)?;
+        // Where no embedding tells, any dimension will do.
+        let options = EngineOptions::new(dim.unwrap_or(1));
+        options.check()?;
+        let (_, _, arena) = new_index(&options);
+        let mut recovered = Recovered::empty(&options, arena)?;
+        let log_bytes = take_in(dir, options.dim, listing, &mut recovered)?.len() as u64;
+        *self = Self {
+            dim: dim.unwrap_or_default(),
+            segments: listing.segments.len() as u64,
+            logs: 1,
+            log_bytes,
+            records: recovered.report.from_logs,
+            intents: recovered.intents.len() as u64,
+            ..Self::default()
+        };
+        let path = dir.join(MANIFEST_NAME);
+        let what =
+            "there is none yet; opening this directory of the original implementation imports it";
+        self.warnings.push(format!("{}: {what}", path.display()));
+        self.warnings.extend(recovered.report.warnings.iter().map(ToString::to_string));
+        Ok(())
     }
 
     /// Takes damage down; other errors end the check.
@@ -134,24 +200,17 @@ impl VerifyReport {
         }
     }
 
-    fn check_log(
-        &mut self,
-        dir: &Path,
-        log: &JudgedLog,
-        ids: &mut HashSet<IntentId>,
-    ) -> Result<(), TalaError> {
-        let path = dir.join(log_name(log.number));
-        let contents = log.contents(dir)?;
-        let end = contents.end();
-        if let Ending::Torn { at, .. } = end.ending {
-            let warning = format!(
-                "{}: an unacknowledged write begins at byte {at} and does not count",
-                path.display()
-            );
+    fn check_log(&mut self, log: &JudgedLog, ids: &mut HashSet<IntentId>) -> Result<(), TalaError> {
+        let (path, len) = (log.path.display(), log.bytes.len());
+        if log.end.accepted_len == 0 && len > 0 {
+            self.warnings.push(format!("{path}: no whole write is in its {len} bytes"));
+        } else if let Ending::Torn { at, .. } = log.end.ending {
+            let warning =
+                format!("{path}: an unacknowledged write begins at byte {at} and does not count");
             self.warnings.push(warning);
         }
-        for record in contents.records() {
-            let record = record.map_err(|damage| damage.into_error(&path))?;
+        for record in log.records(self.dim) {
+            let record = record?;
             self.records += 1;
             match record.op {
                 LogOp::Insert(intent) => {
@@ -164,24 +223,7 @@ impl VerifyReport {
             }
         }
         self.logs += 1;
-        self.log_bytes += end.accepted_len;
+        self.log_bytes += log.end.accepted_len;
         Ok(())
-    }
-}
-
-/// The lock of the directory; `None` where nothing can be written, so that nothing can be locked
-/// and nothing will change either.
-fn lock_if_writable(dir: &Path) -> Result<Option<DirLock>, TalaError> {
-    match DirLock::take(dir) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(TalaError::Storage { source, .. })
-            if matches!(
-                source.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }

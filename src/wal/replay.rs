@@ -307,6 +307,24 @@ pub(crate) fn read_log<'a>(
     Ok(LogContents { bytes: kept, first_seq: expected.first_seq, end })
 }
 
+/// The records of a log that was read before and found to end like this, without judging it again.
+pub(crate) fn accepted_records<'a>(
+    bytes: &'a [u8],
+    expected: &Expected,
+    end: &LogEnd,
+) -> Records<'a> {
+    let kept = usize::try_from(end.accepted_len).ok().and_then(|len| bytes.get(..len));
+    Records { bytes: kept.unwrap_or(bytes), at: 0, next_seq: expected.first_seq }
+}
+
+/// Whether log file `file`, of which nothing else is known, begins with a whole write or a mark.
+pub(crate) fn holds_a_write(bytes: &[u8], file: FileNumber) -> bool {
+    let Ok(first) = decode_frame(bytes) else { return false };
+    let bound = Bound::Live { synced_outside: SeqNo::ZERO };
+    let expected = Expected { file, first_seq: first.stamp.seq, bound };
+    !Walk::over(bytes, &expected).kept.is_empty()
+}
+
 /// The highest sequence number that the intact records of log file `file` prove to have been
 /// synced: what a log says about the logs before it. [`SeqNo::ZERO`] where it says nothing;
 /// `u64::MAX`, so that nothing passes for torn, where the search had to be cut short.

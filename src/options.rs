@@ -1,10 +1,8 @@
 //! Every limit and choice of an engine, named, in one type, checked once.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tala_core::TalaError;
-
-use crate::engine::StorageEngine;
 
 /// When a write counts as done.
 ///
@@ -228,32 +226,6 @@ impl EngineOptions {
     ) -> Self {
         self.progress = Some(Arc::new(callback));
         self
-    }
-
-    /// Opens `dir`, creating it if need be, and recovers what it holds.
-    ///
-    /// # Errors
-    /// - [`TalaError::InvalidOption`]: an option has a value it cannot have.
-    /// - [`TalaError::Locked`]: another engine has the directory open.
-    /// - [`TalaError::DimensionMismatch`]: the directory holds embeddings of another dimension.
-    /// - [`TalaError::Corrupt`], [`TalaError::UnsupportedVersion`]: a file is damaged, or newer
-    ///   than this build.
-    /// - [`TalaError::Storage`]: the operating system refused something, or what should be a file is
-    ///   none.
-    ///
-    /// No error changes what the directory holds. A file `LOCK` may be there afterwards; and where
-    /// the operating system refused, what opening had begun: an empty log, or a segment that nothing
-    /// lists. They are in nobody's way.
-    pub fn open(self, dir: impl AsRef<Path>) -> Result<StorageEngine, TalaError> {
-        StorageEngine::open_with(self, dir.as_ref())
-    }
-
-    /// An engine without a log and without files: everything is gone when it is dropped.
-    ///
-    /// # Errors
-    /// [`TalaError::InvalidOption`], or no thread could be started.
-    pub fn in_memory(self) -> Result<StorageEngine, TalaError> {
-        StorageEngine::in_memory_with(self)
     }
 
     pub(crate) fn report(&self, progress: OpenProgress) {

@@ -4,6 +4,8 @@
 //! tasks while it held the lock of their answer, which dropping the future takes as well: the writer
 //! waited for itself, and everyone for it. It did so as well when a waker closed the engine.
 
+mod common;
+
 use std::{
     future::Future,
     pin::Pin,
@@ -12,7 +14,8 @@ use std::{
     time::Duration,
 };
 
-use tala_core::{Intent, IntentId, IntentStore, TalaError};
+use common::{DIM, intent};
+use tala_core::{IntentId, IntentStore, TalaError};
 use tala_store::StorageEngine;
 
 type Insert = Pin<Box<dyn Future<Output = Result<IntentId, TalaError>> + Send>>;
@@ -24,19 +27,6 @@ impl Wake for Dropper {
     fn wake(self: Arc<Self>) {
         let insert = self.0.lock().unwrap().take();
         drop(insert);
-    }
-}
-
-fn intent(number: u8) -> Intent {
-    Intent {
-        id: IntentId::from_bytes([number; 16]),
-        timestamp: 0,
-        raw_command: String::new(),
-        embedding: vec![1.0],
-        context_hash: 0,
-        parent_ids: Vec::new(),
-        outcome: None,
-        confidence: 1.0,
     }
 }
 
@@ -54,7 +44,7 @@ impl Wake for Closer {
 #[test]
 fn a_waker_may_close_the_engine() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = StorageEngine::open(1, dir.path(), 10).unwrap();
+    let engine = StorageEngine::open(DIM, dir.path(), 10).unwrap();
     let (sender, closed) = mpsc::channel();
     let closer = Arc::new(Closer(Mutex::new(None), sender));
     let waker = Waker::from(Arc::clone(&closer));
@@ -72,13 +62,13 @@ fn a_waker_may_close_the_engine() {
     // Whoever closes it elsewhere waits for the end as ever.
     engine.close().unwrap();
     assert!(engine.insert(intent(2)).unwrap_err().is_closed());
-    assert_eq!(StorageEngine::open(1, dir.path(), 10).unwrap().len(), 1);
+    assert_eq!(StorageEngine::open(DIM, dir.path(), 10).unwrap().len(), 1);
 }
 
 #[test]
 fn a_waker_may_drop_its_future() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = StorageEngine::open(1, dir.path(), 10).unwrap();
+    let engine = StorageEngine::open(DIM, dir.path(), 10).unwrap();
     let dropper = Arc::new(Dropper(Mutex::new(None)));
     let waker = Waker::from(Arc::clone(&dropper));
     {
@@ -106,7 +96,7 @@ impl Wake for Panicker {
 
 #[test]
 fn a_waker_may_panic() {
-    let engine = StorageEngine::in_memory(1, 10);
+    let engine = StorageEngine::in_memory(DIM, 10);
     let (sender, woken) = mpsc::channel();
     let waker = Waker::from(Arc::new(Panicker(sender)));
     let mut context = Context::from_waker(&waker);

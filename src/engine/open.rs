@@ -55,9 +55,37 @@ struct OnDisk {
     lock: Arc<DirLock>,
 }
 
+impl EngineOptions {
+    /// Opens `dir`, creating it if need be, and recovers what it holds.
+    ///
+    /// # Errors
+    /// - [`TalaError::InvalidOption`]: an option has a value it cannot have.
+    /// - [`TalaError::Locked`]: another engine has the directory open.
+    /// - [`TalaError::DimensionMismatch`]: the directory holds embeddings of another dimension.
+    /// - [`TalaError::Corrupt`], [`TalaError::UnsupportedVersion`]: a file is damaged, or newer
+    ///   than this build.
+    /// - [`TalaError::Storage`]: the operating system refused something, or what should be a file is
+    ///   none.
+    ///
+    /// No error changes what the directory holds. A file `LOCK` may be there afterwards; and where
+    /// the operating system refused, what opening had begun: an empty log, or a segment that nothing
+    /// lists. They are in nobody's way.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<StorageEngine, TalaError> {
+        StorageEngine::open_with(self, dir.as_ref())
+    }
+
+    /// An engine without a log and without files: everything is gone when it is dropped.
+    ///
+    /// # Errors
+    /// [`TalaError::InvalidOption`], or no thread could be started.
+    pub fn in_memory(self) -> Result<StorageEngine, TalaError> {
+        StorageEngine::in_memory_with(self)
+    }
+}
+
 impl StorageEngine {
     /// See [`EngineOptions::open`].
-    pub(crate) fn open_with(options: EngineOptions, dir: &Path) -> Result<Self, TalaError> {
+    fn open_with(options: EngineOptions, dir: &Path) -> Result<Self, TalaError> {
         options.check()?;
         ensure_dir(dir)?;
         let lock = Arc::new(DirLock::take(dir)?);
@@ -86,7 +114,7 @@ impl StorageEngine {
     }
 
     /// See [`EngineOptions::in_memory`].
-    pub(crate) fn in_memory_with(options: EngineOptions) -> Result<Self, TalaError> {
+    fn in_memory_with(options: EngineOptions) -> Result<Self, TalaError> {
         options.check()?;
         let (graph, graph_writer, arena) = new_index(&options);
         let recovered = Recovered::empty(&options, arena)?;

@@ -79,3 +79,8 @@ pub use options::{Durability, EngineOptions, OpenProgress};
 pub use query_engine::QueryEngine;
 pub use segment::HotBuffer;
 pub use wal::{Wal, WalEntry, replay_wal};
+
+/// The README's example, compiled as a user would compile it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

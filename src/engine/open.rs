@@ -266,7 +266,7 @@ fn start(
         closed: AtomicBool::new(false),
         recovery: report,
         manifest,
-        actors: Actors { wal, flusher, index, lock },
+        actors: Actors { wal, flusher, index, lock, close_is_sent: AtomicBool::new(false) },
     }))
 }
 

@@ -139,7 +139,7 @@ fn recover(
 
 /// Number of the log to go on in. Numbers are never used twice, those of emptied logs included.
 fn next_log(manifest: &Manifest, listing: &Listing) -> FileNumber {
-    let last_log = listing.logs.last().copied().unwrap_or_default();
+    let last_log = listing.live_logs(manifest.next_log).next_back().unwrap_or_default();
     last_log.next().max(manifest.next_log)
 }
 

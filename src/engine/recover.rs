@@ -33,6 +33,10 @@ pub const LEGACY_LOG: &str = "current.wal";
 /// run out of numbers.
 const NUMBER_END: u64 = 1 << 63;
 
+/// How far the number of a live log may be from that of the first. A file beyond is nobody's: if
+/// logs went on after it, theirs could be one that is not read.
+const LIVE_LOGS_MAX: u64 = 1 << 32;
+
 /// Something that opening found and dealt with, that its user may want to know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -149,6 +153,14 @@ impl Listing {
             }
         }
         Ok(listing)
+    }
+}
+
+impl Listing {
+    /// The logs that were begun after a MANIFEST said that `first` is the first live one.
+    pub fn live_logs(&self, first: FileNumber) -> impl DoubleEndedIterator<Item = FileNumber> {
+        let end = FileNumber(first.0.saturating_add(LIVE_LOGS_MAX));
+        self.logs.range(first..end).copied()
     }
 }
 
@@ -304,7 +316,7 @@ pub fn read_live_logs(
         let what = "the MANIFEST says that this log was begun, but the file is missing";
         return Err(TalaError::corrupt(dir.join(log_name(first)), 0, what));
     }
-    let numbers: Vec<FileNumber> = listing.logs.range(first..).copied().collect();
+    let numbers: Vec<FileNumber> = listing.live_logs(first).collect();
     let logs = judge_live_logs(dir, manifest, listing, &numbers, read_whole)?;
     let is_closed = |last: &JudgedLog| matches!(last.end.ending, Ending::Clean(Mark::Closed));
     if logs.last().is_none_or(is_closed) {

@@ -173,13 +173,14 @@ fn is_set_aside(name: &str) -> bool {
 
 /// Clears away the log `number`, which the MANIFEST neither lists nor calls live. One that is empty
 /// or that segments cover is removed. One with bytes but without a whole write was never in a
-/// segment, and may be all that is left of something, so it is renamed. Whatever fails is tried
-/// again by the next open.
-pub fn set_aside(dir: &Path, number: FileNumber) -> Option<RecoveryWarning> {
+/// segment, and may be all that is left of something, so it is renamed; and so is one of which this
+/// open found that nothing counts, although its writes may be whole (those of another store).
+/// Whatever fails is tried again by the next open.
+pub fn set_aside(dir: &Path, number: FileNumber, nothing_counts: bool) -> Option<RecoveryWarning> {
     let name = log_name(number);
     let file = dir.join(&name);
     let bytes = read_whole(&file).ok()?;
-    if bytes.is_empty() || holds_a_write(&bytes, number) {
+    if bytes.is_empty() || (!nothing_counts && holds_a_write(&bytes, number)) {
         let _ = std::fs::remove_file(&file);
         return None;
     }
@@ -379,6 +380,8 @@ pub struct Recovered {
     pub log_bytes: u64,
     /// The logs that count from now on, with how far they count.
     pub logs: Vec<LogEntry>,
+    /// Logs with bytes of which nothing counts.
+    pub uncounted: BTreeSet<FileNumber>,
     /// What was found.
     pub report: RecoveryReport,
 }
@@ -397,6 +400,7 @@ impl Recovered {
             last_seq: SeqNo::ZERO,
             log_bytes: 0,
             logs: Vec::new(),
+            uncounted: BTreeSet::new(),
             report: RecoveryReport::nothing(),
         })
     }
@@ -463,6 +467,9 @@ impl Recovered {
             let bytes = (log.bytes.len() as u64).saturating_sub(at);
             let warning = RecoveryWarning::TornTail { file: log.path.clone(), offset: at, bytes };
             self.report.warnings.push(warning);
+        }
+        if end.accepted_len == 0 && !log.bytes.is_empty() {
+            self.uncounted.insert(log.expected.file);
         }
         if log.is_live {
             self.report.was_clean = matches!(end.ending, Ending::Clean(_));

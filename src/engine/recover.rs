@@ -319,7 +319,11 @@ pub fn read_live_logs(
     }
     let numbers: Vec<FileNumber> = listing.live_logs(first).collect();
     let logs = judge_live_logs(dir, manifest, listing, &numbers, read_whole)?;
-    let is_closed = |last: &JudgedLog| matches!(last.end.ending, Ending::Clean(Mark::Closed));
+    // The mark itself may be in the page cache alone; that it was synced, the MANIFEST says.
+    let is_closed = |last: &JudgedLog| {
+        matches!(last.end.ending, Ending::Clean(Mark::Closed))
+            && last.end.last_seq <= manifest.synced_seq
+    };
     if logs.last().is_none_or(is_closed) {
         return Ok(logs);
     }

@@ -213,6 +213,9 @@ impl StorageEngine {
     /// `insert` as a future of no particular runtime. It does nothing before it is first polled.
     /// Dropping it is safe: the intent is then stored whole or not at all. It holds a handle of
     /// the engine.
+    ///
+    /// Its waker is called on one of the engine's threads, so a task that is polled right there
+    /// must not make a call that waits for the engine, such as `insert` or `flush`.
     pub fn insert_async(
         &self,
         intent: Intent,

@@ -110,3 +110,23 @@ fn logs_that_are_empty_or_only_marked_go() {
     assert_eq!(emptied.names(".torn"), [""; 0]);
     engine.close().unwrap();
 }
+
+/// Its writes are whole, but of an earlier place in the order of writes than is due here.
+#[test]
+fn the_log_of_another_store_is_set_aside() {
+    let (_, foreign) = killed();
+    let dir = TestDir::new();
+    let engine = StorageEngine::open(8, dir.path(), 10).unwrap();
+    engine.insert_batch((1..5).map(intent).collect()).unwrap();
+    engine.close().unwrap();
+    let engine = StorageEngine::open(8, dir.path(), 10).unwrap();
+    let mut files = dir.files();
+    engine.close().unwrap();
+    files.insert("log_000002.wal".to_owned(), foreign.clone());
+
+    let dir = TestDir::of(&files);
+    let engine = StorageEngine::open(8, dir.path(), 10).unwrap();
+    assert_eq!((engine.len(), engine.recovery().warnings.len()), (4, 1));
+    assert!(std::fs::read(dir.file("log_000002.wal.torn")).unwrap() == foreign);
+    engine.close().unwrap();
+}

@@ -284,7 +284,13 @@ fn can_mount() -> bool {
 /// Opening once counted on from a number after which there is none.
 #[test]
 fn numbers_that_nothing_counts_on_from_are_not_ours() {
-    for name in [format!("segment_{}.tbf", u64::MAX), format!("log_{}.wal", u64::MAX)] {
+    let last_of_ours = i64::MAX;
+    let names = [
+        format!("segment_{}.tbf", u64::MAX),
+        format!("log_{}.wal", u64::MAX),
+        format!("log_{last_of_ours}.wal"),
+    ];
+    for name in names {
         let dir = TestDir::new();
         drop(StorageEngine::open(8, dir.path(), 10).unwrap());
         fs::write(dir.file(&name), b"mine").unwrap();

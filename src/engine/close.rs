@@ -7,8 +7,12 @@ use tala_core::{StopCause, TalaError};
 
 use super::Inner;
 use crate::{
-    actor::Handle, files::DirLock, index::IndexLetter, segment::FlushLetter,
-    sync::atomic::Ordering, wal::WalLetter,
+    actor::Handle,
+    files::DirLock,
+    index::IndexLetter,
+    segment::FlushLetter,
+    sync::atomic::{AtomicBool, Ordering},
+    wal::WalLetter,
 };
 
 /// The engine's threads, upstream first.
@@ -20,6 +24,8 @@ pub struct Actors {
     /// Held by the writers of files as well, so that it outlives an engine that is dropped on one
     /// of their threads. `None` in memory.
     pub(super) lock: Option<Arc<DirLock>>,
+    /// Whether the log's writer was told to close.
+    pub(super) close_is_sent: AtomicBool,
 }
 
 impl Actors {
@@ -28,6 +34,14 @@ impl Actors {
     pub(super) fn send_wal(&self, letter: WalLetter) {
         if let Some(outbox) = self.wal.outbox() {
             drop(outbox.send(letter));
+        }
+    }
+
+    /// Tells the log's writer to close, once: the mailbox has room for one such letter, and the
+    /// caller may be the writer itself, which must not wait for room.
+    fn send_close(&self) {
+        if !self.close_is_sent.swap(true, Ordering::AcqRel) {
+            self.send_wal(WalLetter::Close);
         }
     }
 
@@ -58,13 +72,11 @@ impl Inner {
         let actors = &self.actors;
         // Before any flag is raised: a close on another thread has everything still to do.
         if actors.is_current() {
-            actors.send_wal(WalLetter::Close);
+            actors.send_close();
             return Ok(());
         }
         let is_first = !self.closed.swap(true, Ordering::AcqRel);
-        if is_first {
-            actors.send_wal(WalLetter::Close);
-        }
+        actors.send_close();
         let wal_fault = actors.wal.wait_ended();
         if is_first {
             actors.send_flusher(FlushLetter::Close);

@@ -9,10 +9,7 @@ use super::{
     close::Actors,
     import::{check_untouched, import, legacy_dim},
     publish::Publisher,
-    recover::{
-        Listing, Recovered, RecoveryReport, Unlisted, ensure_dir, manifest_is_lost, read_logs,
-        set_aside,
-    },
+    recover::{Listing, Recovered, Unlisted, ensure_dir, manifest_is_lost, read_logs, set_aside},
     view::{Contents, View},
 };
 use crate::{
@@ -67,9 +64,9 @@ impl EngineOptions {
     /// - [`TalaError::Storage`]: the operating system refused something, or what should be a file is
     ///   none.
     ///
-    /// No error changes what the directory holds. A file `LOCK` may be there afterwards; and where
-    /// the operating system refused, what opening had begun: an empty log, or a segment that nothing
-    /// lists. They are in nobody's way.
+    /// No error changes which writes the directory holds. A file `LOCK` may be there afterwards; and
+    /// where the operating system refused, what opening had begun: an empty log, a segment that
+    /// nothing lists, or a new MANIFEST that says the same. They are in nobody's way.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<StorageEngine, TalaError> {
         StorageEngine::open_with(self, dir.as_ref())
     }
@@ -95,7 +92,7 @@ impl StorageEngine {
         let number = next_log(&manifest, &listing);
         let file = DiskLog::create(dir, number)?;
         settle(dir, &mut manifest, number, &listing, &recovered)?;
-        tidy(dir, &manifest, &listing, &mut recovered.report);
+        tidy(dir, &manifest, &listing, &mut recovered);
         let old_logs_count = manifest.logs.len();
         let on_disk = OnDisk { file, number, manifest: Arc::new(Mutex::new(manifest)), lock };
         let must_flush = old_logs_count > OLD_LOGS_MAX
@@ -167,7 +164,7 @@ fn recover(
 
 /// Number of the log to go on in. Numbers are never used twice, those of emptied logs included.
 fn next_log(manifest: &Manifest, listing: &Listing) -> FileNumber {
-    let last_log = listing.logs.last().copied().unwrap_or_default();
+    let last_log = listing.live_logs(manifest.next_log).next_back().unwrap_or_default();
     last_log.next().max(manifest.next_log)
 }
 
@@ -194,11 +191,14 @@ fn settle(
 
 /// Clears away what the MANIFEST just published says is of no use: logs that it does not count, and
 /// what interrupted flushes left. Whatever cannot be removed is tried again by the next open.
-fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing, report: &mut RecoveryReport) {
+fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing, recovered: &mut Recovered) {
+    let Recovered { uncounted, report, .. } = recovered;
     let is_retired =
         |number: &&FileNumber| **number < manifest.next_log && manifest.log(**number).is_none();
     let logs = listing.logs.iter().filter(is_retired);
-    report.warnings.extend(logs.filter_map(|number| set_aside(dir, *number)));
+    report
+        .warnings
+        .extend(logs.filter_map(|number| set_aside(dir, *number, uncounted.contains(number))));
     // What was imported stays: its segments are not listed, and are older than the first of ours.
     // Among them may be the segment of an import that was interrupted. It stays as well: its name
     // does not tell it from one that another program made, and its number is not used again.
@@ -294,7 +294,7 @@ fn start(
         closed: AtomicBool::new(false),
         recovery: report,
         manifest,
-        actors: Actors { wal, flusher, index, lock },
+        actors: Actors { wal, flusher, index, lock, close_is_sent: AtomicBool::new(false) },
     }))
 }
 

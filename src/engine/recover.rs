@@ -33,6 +33,10 @@ pub const LEGACY_LOG: &str = "current.wal";
 /// run out of numbers.
 const NUMBER_END: u64 = 1 << 63;
 
+/// How far the number of a live log may be from that of the first. A file beyond is nobody's: if
+/// logs went on after it, theirs could be one that is not read.
+const LIVE_LOGS_MAX: u64 = 1 << 32;
+
 /// Something that opening found and dealt with, that its user may want to know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -152,6 +156,14 @@ impl Listing {
     }
 }
 
+impl Listing {
+    /// The logs that were begun after a MANIFEST said that `first` is the first live one.
+    pub fn live_logs(&self, first: FileNumber) -> impl DoubleEndedIterator<Item = FileNumber> {
+        let end = FileNumber(first.0.saturating_add(LIVE_LOGS_MAX));
+        self.logs.range(first..end).copied()
+    }
+}
+
 /// What is added to the name of a log of which nothing counts.
 const ASIDE_SUFFIX: &str = ".torn";
 
@@ -161,13 +173,14 @@ fn is_set_aside(name: &str) -> bool {
 
 /// Clears away the log `number`, which the MANIFEST neither lists nor calls live. One that is empty
 /// or that segments cover is removed. One with bytes but without a whole write was never in a
-/// segment, and may be all that is left of something, so it is renamed. Whatever fails is tried
-/// again by the next open.
-pub fn set_aside(dir: &Path, number: FileNumber) -> Option<RecoveryWarning> {
+/// segment, and may be all that is left of something, so it is renamed; and so is one of which this
+/// open found that nothing counts, although its writes may be whole (those of another store).
+/// Whatever fails is tried again by the next open.
+pub fn set_aside(dir: &Path, number: FileNumber, nothing_counts: bool) -> Option<RecoveryWarning> {
     let name = log_name(number);
     let file = dir.join(&name);
     let bytes = read_whole(&file).ok()?;
-    if bytes.is_empty() || holds_a_write(&bytes, number) {
+    if bytes.is_empty() || (!nothing_counts && holds_a_write(&bytes, number)) {
         let _ = std::fs::remove_file(&file);
         return None;
     }
@@ -304,9 +317,13 @@ pub fn read_live_logs(
         let what = "the MANIFEST says that this log was begun, but the file is missing";
         return Err(TalaError::corrupt(dir.join(log_name(first)), 0, what));
     }
-    let numbers: Vec<FileNumber> = listing.logs.range(first..).copied().collect();
+    let numbers: Vec<FileNumber> = listing.live_logs(first).collect();
     let logs = judge_live_logs(dir, manifest, listing, &numbers, read_whole)?;
-    let is_closed = |last: &JudgedLog| matches!(last.end.ending, Ending::Clean(Mark::Closed));
+    // The mark itself may be in the page cache alone; that it was synced, the MANIFEST says.
+    let is_closed = |last: &JudgedLog| {
+        matches!(last.end.ending, Ending::Clean(Mark::Closed))
+            && last.end.last_seq <= manifest.synced_seq
+    };
     if logs.last().is_none_or(is_closed) {
         return Ok(logs);
     }
@@ -367,6 +384,8 @@ pub struct Recovered {
     pub log_bytes: u64,
     /// The logs that count from now on, with how far they count.
     pub logs: Vec<LogEntry>,
+    /// Logs with bytes of which nothing counts.
+    pub uncounted: BTreeSet<FileNumber>,
     /// What was found.
     pub report: RecoveryReport,
 }
@@ -385,6 +404,7 @@ impl Recovered {
             last_seq: SeqNo::ZERO,
             log_bytes: 0,
             logs: Vec::new(),
+            uncounted: BTreeSet::new(),
             report: RecoveryReport::nothing(),
         })
     }
@@ -451,6 +471,9 @@ impl Recovered {
             let bytes = (log.bytes.len() as u64).saturating_sub(at);
             let warning = RecoveryWarning::TornTail { file: log.path.clone(), offset: at, bytes };
             self.report.warnings.push(warning);
+        }
+        if end.accepted_len == 0 && !log.bytes.is_empty() {
+            self.uncounted.insert(log.expected.file);
         }
         if log.is_live {
             self.report.was_clean = matches!(end.ending, Ending::Clean(_));

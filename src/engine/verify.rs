@@ -72,8 +72,8 @@ impl fmt::Display for VerifyReport {
 /// together. It goes on after damage, so that the report names all of it; but what stands in logs
 /// after the damaged one of those that were being written, only the damaged one could tell.
 ///
-/// Nothing is changed. Meanwhile no engine can open the directory; one that has it open is not
-/// disturbed. A directory of the original implementation is read as opening it would, up to the
+/// Nothing is changed. Where the directory has a file `LOCK`, no engine can open it meanwhile; an
+/// engine that has it open is not disturbed, and makes this `Locked`. A directory of the original implementation is read as opening it would, up to the
 /// first damage, and not imported.
 ///
 /// # Errors

@@ -79,7 +79,6 @@ impl Publisher {
             let mut tables =
                 Tables { arena: &mut self.arena, intents: &mut intents, index_map: &mut index_map };
             self.hot_ops.extend(self.table_ops.drain(..).filter_map(|op| tables.apply(op)));
-            view.live.store(intents.len(), Ordering::Relaxed);
             // Under both locks, so that whoever saw a write in a map finds it by a search as well.
             // Release pairs with the Acquire of a search: it sees the rows and their deaths.
             view.index.visible.store(self.last.0, Ordering::Release);

@@ -19,7 +19,6 @@ use crate::{
     index::{Arena, ArenaWriter, Shared},
     metrics::{LockRank, StorageMetrics, TrackedMutex, TrackedRwLock},
     segment::{HotBuffer, HotOp},
-    sync::atomic::AtomicUsize,
 };
 
 impl Embeddings for Arena {
@@ -52,8 +51,6 @@ pub struct View {
     pub index_map: TrackedRwLock<IndexMap>,
     /// What is not in a segment yet.
     pub hot: TrackedMutex<HotBuffer>,
-    /// Intents in the store.
-    pub live: AtomicUsize,
     /// Counters.
     pub metrics: Arc<StorageMetrics>,
 }
@@ -150,7 +147,6 @@ impl View {
         Self {
             dim,
             index,
-            live: AtomicUsize::new(intents.len()),
             intents: TrackedRwLock::new(intents, &metrics, LockRank::Intents),
             index_map: TrackedRwLock::new(index_map, &metrics, LockRank::IndexMap),
             hot: TrackedMutex::new(hot, &metrics, LockRank::Hot),

@@ -16,7 +16,7 @@ use super::{Patience, Received};
 
 /// Atomics.
 pub mod atomic {
-    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 }
 
 /// Cells whose access rules loom checks.

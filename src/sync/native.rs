@@ -16,7 +16,7 @@ use super::{Patience, Received};
 
 /// Atomics.
 pub mod atomic {
-    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 }
 
 /// Nanoseconds on a clock that never goes back; its zero is the first call in this process.

@@ -66,7 +66,7 @@ mod wal;
 mod engine;
 mod query_engine;
 
-#[cfg(loom)]
+#[cfg(any(loom, feature = "internals"))]
 #[doc(hidden)]
 pub mod rooms;
 

@@ -1,37 +1,87 @@
-//! The rooms as the models of `loom-tests` reach them. Only a build with `--cfg loom` has this.
-
-use tala_core::{SegmentId, TalaError};
+//! The rooms from inside, for this repository alone: the models of `loom-tests` (in a build with
+//! `--cfg loom`) and the benches (with the feature `internals`) reach what is not public by this
+//! door. It promises nothing: what it shows changes with any commit.
 
 pub use crate::{
-    actor::{Actor, Ending, Fate, Flow, Handle, spawn},
-    engine::models::{Contents, IndexMap, IntentMap, Publisher, View},
-    entry::{Embeddings, Entry, Vector},
-    gate::{Gate, GateClosed, Passing, Permit},
-    ids::{FileNumber, RowId, SeqNo},
-    index::{
-        Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Query,
-        Shared, search,
-    },
-    metrics::{LockRank, StorageMetrics, TrackedMutex},
-    segment::{FlushActor, FlushLetter, HotBuffer, SegmentStore},
-    wal::{
-        BatchPlace, CommitSink, Cut, Encoded, Log, LogFile, LogOp, PreparedOp, Request, Staged,
-        WalActor, WalLetter, WriteRequest,
-    },
+    ids::{FileNumber, SeqNo},
+    metrics::{LockRank, TrackedMutex},
+    wal::{BatchPlace, Encoded, LogFile},
 };
 
-/// What the rooms run on.
-pub mod sync {
-    pub use crate::sync::*;
+#[cfg(loom)]
+pub use models::*;
+#[cfg(all(feature = "internals", not(loom)))]
+pub use parts::*;
+
+/// What only the models need: the actors and all that they work on.
+#[cfg(loom)]
+mod models {
+    use tala_core::{SegmentId, TalaError};
+
+    pub use crate::{
+        actor::{Actor, Ending, Fate, Flow, Handle, spawn},
+        engine::models::{Contents, IndexMap, IntentMap, Publisher, View},
+        entry::{Embeddings, Entry, Vector},
+        gate::{Gate, GateClosed, Passing, Permit},
+        ids::RowId,
+        index::{
+            Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Query,
+            Shared, search,
+        },
+        metrics::StorageMetrics,
+        segment::{FlushActor, FlushLetter, HotBuffer, SegmentStore},
+        wal::{
+            CommitSink, Cut, Log, LogOp, PreparedOp, Request, Staged, WalActor, WalLetter,
+            WriteRequest,
+        },
+    };
+
+    /// What the rooms run on.
+    pub mod sync {
+        pub use crate::sync::*;
+    }
+
+    /// The bytes of the segment that holds everything in `buffer`.
+    ///
+    /// # Errors
+    /// An embedding is not where its entry says.
+    pub fn encode_segment(
+        buffer: &HotBuffer,
+        embeddings: &impl Embeddings,
+    ) -> Result<Vec<u8>, TalaError> {
+        buffer.encode(SegmentId(1), 0, embeddings)
+    }
 }
 
-/// The bytes of the segment that holds everything in `buffer`.
-///
-/// # Errors
-/// An embedding is not where its entry says.
-pub fn encode_segment(
-    buffer: &HotBuffer,
-    embeddings: &impl Embeddings,
-) -> Result<Vec<u8>, TalaError> {
-    buffer.encode(SegmentId(1), 0, embeddings)
+/// What only the benches need: parts that are measured alone.
+#[cfg(all(feature = "internals", not(loom)))]
+mod parts {
+    use std::path::Path;
+
+    use tala_core::TalaError;
+
+    use super::{FileNumber, LogFile};
+    pub use crate::{
+        distance::Vector,
+        index::metric::{Cosine, Euclidean, Metric},
+        metrics::TrackedRwLock,
+        wal::Stamp,
+    };
+    use crate::{mapping, wal::DiskLog};
+
+    /// The log file `number` of the store in `dir`, as the log's writer has it.
+    ///
+    /// # Errors
+    /// The operating system refused, or there is such a file.
+    pub fn create_log(dir: &Path, number: FileNumber) -> Result<impl LogFile + use<>, TalaError> {
+        DiskLog::create(dir, number)
+    }
+
+    /// The file in memory as opening a store has its segments; `None` where there is none.
+    ///
+    /// # Errors
+    /// The operating system refused, or this is no regular file.
+    pub fn map_file(path: &Path) -> Result<Option<impl AsRef<[u8]> + use<>>, TalaError> {
+        mapping::map_file(path)
+    }
 }

@@ -2,37 +2,22 @@
 //!
 //! `cargo bench --bench recall -- [FOLDER]`. The folder holds `base.f32` and `queries.f32` (rows of
 //! 384 little-endian f32) and `gt100.i32` (for each query the 100 most similar rows by cosine,
-//! best first). Without a folder the bench makes 10,000 clustered vectors of its own, seeded.
+//! best first). Without a folder the bench makes 10,000 clustered vectors of its own, seeded (3,000
+//! with `--quick`).
 //! Everything goes through the public interface, once as it is and once with each vector scaled by
 //! its own random factor between 0.01 and 100. The process fails when recall@10 at the default
 //! beam width is below 0.95.
 
+mod common;
+
 use std::{error::Error, fs, path::Path, time::Instant};
 
+use common::{Clusters, DIM, Random, sized};
 use tala_core::{Intent, IntentId};
 use tala_store::{Query, StorageEngine};
 
-const DIM: usize = 384;
 const K: usize = 10;
 const RECALL_MIN: f64 = 0.95;
-
-/// SplitMix64: small, seeded, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Between -1 and 1.
-    fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    }
-}
 
 struct DataSet {
     base: Vec<Vec<f32>>,
@@ -65,15 +50,9 @@ fn load(folder: &Path) -> Result<DataSet, Box<dyn Error>> {
 }
 
 fn make() -> DataSet {
-    let mut random = Random(7);
-    let centers: Vec<Vec<f32>> =
-        (0..200).map(|_| (0..DIM).map(|_| random.float()).collect()).collect();
-    let mut point = || -> Vec<f32> {
-        let center = &centers[(random.next() % 200) as usize];
-        center.iter().map(|value| value + 0.6 * random.float()).collect()
-    };
-    let base: Vec<Vec<f32>> = (0..10_000).map(|_| point()).collect();
-    let queries: Vec<Vec<f32>> = (0..200).map(|_| point()).collect();
+    let mut clusters = Clusters::new(7);
+    let base = clusters.points(sized(10_000, 3_000));
+    let queries = clusters.points(200);
     let truth = queries.iter().map(|query| nearest(&base, query)).collect();
     DataSet { base, queries, truth }
 }
@@ -92,6 +71,7 @@ fn nearest(base: &[Vec<f32>], query: &[f32]) -> Vec<u32> {
     scored[..K].iter().map(|(_, row)| *row).collect()
 }
 
+/// Small ids in the order of the rows.
 fn id_of(row: u32) -> IntentId {
     IntentId::from_bytes(u128::from(row).to_be_bytes())
 }

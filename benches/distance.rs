@@ -1,0 +1,101 @@
+//! What does one distance cost?
+//!
+//! - `distance/in_cache`: what does a kernel cost when both vectors are in the first level cache,
+//!   and how much of it is ours beside the bare SIMD kernel?
+//! - `distance/from_memory`: and when the rows come in a random order from 320 MiB (64 MiB in a
+//!   quick run, of which the last level cache may hold a good part), as they do in a walk?
+//!
+//! The order is known ahead, as a walk knows all neighbors of a node, so the processor may fetch a
+//! row while it computes with the one before.
+//!
+//! `cosine walk` is what the graph measures by, `cosine rank` what answers are ranked by,
+//! `euclidean` what a `QueryEngine` does both by; `simsimd` are bare SIMD kernels, and `plain loop`
+//! is a dot product as the compiler makes it. A quick run leaves out most dimensions.
+
+mod common;
+
+use std::{cell::LazyCell, hint::black_box};
+
+use common::{Random, sized};
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+    measurement::WallTime,
+};
+use simsimd::SpatialSimilarity;
+use tala_store::rooms::{Cosine, Euclidean, Metric, Vector};
+
+const DIMS: [usize; 5] = [64, 128, 384, 768, 1_536];
+const QUICK_DIMS: [usize; 2] = [64, 384];
+
+fn plain_loop(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// Of the query, and of a row and its norm. Those come in registers: a [`Vector`] made outside goes
+/// through memory, where it cannot be copied before its norm has come, and then no row is fetched
+/// while another is computed with.
+type Kernel = (&'static str, fn(Vector<'_>, &[f32], f32) -> f64);
+
+/// simsimd gives nothing only for unequal lengths.
+const KERNELS: [Kernel; 7] = [
+    ("cosine walk", |a, b, norm| Cosine::distance(a, Vector::with_norm(b, norm)).into()),
+    ("cosine rank", |a, b, norm| Cosine::cost(a, Vector::with_norm(b, norm)).into()),
+    ("euclidean", |a, b, norm| Euclidean::distance(a, Vector::with_norm(b, norm)).into()),
+    ("simsimd dot", |a, b, _| SpatialSimilarity::dot(a.values(), b).unwrap_or(f64::NAN)),
+    ("simsimd cos", |a, b, _| SpatialSimilarity::cos(a.values(), b).unwrap_or(f64::NAN)),
+    ("simsimd l2sq", |a, b, _| SpatialSimilarity::l2sq(a.values(), b).unwrap_or(f64::NAN)),
+    ("plain loop", |a, b, _| plain_loop(a.values(), b).into()),
+];
+
+fn each_kernel(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    dim: usize,
+    mut bench: impl FnMut(&mut criterion::Bencher<'_>, fn(Vector<'_>, &[f32], f32) -> f64),
+) {
+    // The row that is fetched; the query is in the cache in both groups.
+    group.throughput(Throughput::Bytes(4 * dim as u64));
+    for (name, kernel) in KERNELS {
+        group.bench_function(BenchmarkId::new(name, dim), |bencher| bench(bencher, kernel));
+    }
+}
+
+fn in_cache(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("distance/in_cache");
+    for &dim in sized(&DIMS[..], &QUICK_DIMS) {
+        let mut random = Random(1);
+        let (a, b) = (random.vector(dim), random.vector(dim));
+        let a = Vector::new(&a);
+        let norm = Vector::new(&b).squared_norm();
+        each_kernel(&mut group, dim, |bencher, kernel| {
+            bencher.iter(|| kernel(black_box(a), black_box(&b), norm));
+        });
+    }
+}
+
+fn from_memory(criterion: &mut Criterion) {
+    let memory = LazyCell::new(|| Random(2).vector(sized(320 << 20, 64 << 20) / 4));
+    let mut group = criterion.benchmark_group("distance/from_memory");
+    for &dim in sized(&DIMS[..], &QUICK_DIMS) {
+        let query = Random(3).vector(dim);
+        let query = Vector::new(&query);
+        // Rows and their norms lie apart, as in the arena.
+        let rows = LazyCell::new(|| {
+            let rows: Vec<&[f32]> = memory.chunks_exact(dim).collect();
+            let norms: Vec<f32> = rows.iter().map(|row| Vector::new(row).squared_norm()).collect();
+            let order = Random(4).order(rows.len());
+            (norms, order)
+        });
+        each_kernel(&mut group, dim, |bencher, kernel| {
+            let (norms, order) = &*rows;
+            let mut next = order.iter().cycle();
+            bencher.iter(|| {
+                let row = *next.next().unwrap_or(&0);
+                let values = &memory[row * dim..][..dim];
+                kernel(query, values, norms[row])
+            });
+        });
+    }
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = in_cache, from_memory }
+criterion_main!(benches);

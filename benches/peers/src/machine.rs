@@ -35,11 +35,22 @@ pub struct Machine {
 
 /// The crates whose versions a reader wants to know.
 const OF_INTEREST: &[&str] = &[
-    "tala-store", "usearch", "hnsw_rs", "anndists", "simsimd", "numkong", "fjall", "redb",
-    "rusqlite", "libsqlite3-sys", "sled", "okaywal",
+    "tala-store",
+    "usearch",
+    "hnsw_rs",
+    "anndists",
+    "simsimd",
+    "numkong",
+    "fjall",
+    "redb",
+    "rusqlite",
+    "libsqlite3-sys",
+    "sled",
+    "okaywal",
 ];
 
-const SIMD: &[&str] = &["avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_fp16", "avx_vnni", "asimd"];
+const SIMD: &[&str] =
+    &["avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_fp16", "avx_vnni", "asimd"];
 
 impl Machine {
     /// Looks around.

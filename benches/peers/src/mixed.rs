@@ -13,4 +13,3 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let _ = &options.common;
     Err("not yet".into())
 }
-

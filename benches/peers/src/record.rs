@@ -44,8 +44,7 @@ impl Records {
     pub fn create(dir: &Path, bench: &str, machine: &Machine) -> Result<Self, Failure> {
         fs::create_dir_all(dir)?;
         let path = dir.join(format!("{bench}.jsonl"));
-        let file =
-            File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut file = BufWriter::new(file);
         serde_json::to_writer(&mut file, machine)?;
         file.write_all(b"\n")?;

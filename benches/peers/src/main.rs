@@ -69,6 +69,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Worker { bench, competitor } => match bench.as_str() {
             "ann" => ann::work(&competitor),
             "log" => log::work(&competitor),
+            "mixed" => mixed::work(&competitor),
             other => Err(format!("no such comparison: {other}").into()),
         },
     }

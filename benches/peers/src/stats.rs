@@ -63,6 +63,19 @@ impl Latencies {
             max_us: self.0.max() as f64 / 1e3,
         }
     }
+
+    /// (share, microseconds): so many of all took no longer. From half of them towards all.
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        const SHARES: [f64; 13] =
+            [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999];
+        // A share that fewer than two measurements lie beyond says nothing.
+        let is_known = |share: &f64| (1.0 - share) * self.0.len() as f64 >= 2.0;
+        SHARES
+            .into_iter()
+            .filter(is_known)
+            .map(|share| (share, self.0.value_at_quantile(share) as f64 / 1e3))
+            .collect()
+    }
 }
 
 /// Latencies in microseconds.

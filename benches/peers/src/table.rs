@@ -57,6 +57,9 @@ pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     if value.abs() < 10.0 {
         return format!("{value:.2}");
     }
@@ -104,6 +107,7 @@ mod tests {
         assert_eq!(number(99.96), "100.0");
         assert_eq!(number(-1_234.0), "-1,234");
         assert_eq!(number(0.123), "0.12");
+        assert_eq!(number(0.0), "0");
         assert_eq!(number(f64::NAN), "-");
         assert_eq!(maybe(None), "-");
     }

@@ -1,0 +1,86 @@
+//! Compares tala-store with what a user would pick instead: in one run, on the same work, each
+//! competitor in a process of its own and taking turns with the others, so that a machine that
+//! slows down slows all of them. `BENCHMARKS.md` at the project's root holds the last full run.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+mod ann;
+mod data;
+mod log;
+mod machine;
+mod mixed;
+mod plot;
+mod record;
+mod stats;
+mod table;
+mod worker;
+
+/// Whatever went wrong: a bench has nobody who could do anything but read it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Compare tala-store with its peers, side by side in one run.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Search by meaning: build rate, recall against queries per second, memory, search beside a writer.
+    Ann(ann::Options),
+    /// Durable and buffered inserts: rate and latency by clients, the disk's own limit, reopening.
+    Log(log::Options),
+    /// A service's day in a minute: writers, searchers, look-ups, ranges and outcomes at set rates.
+    Mixed(mixed::Options),
+    /// Answer as one competitor; the driver starts these.
+    #[command(hide = true)]
+    Worker { bench: String, competitor: String },
+}
+
+/// What every comparison takes.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Folder with base.f32, queries.f32 and gt100.i32; without it vectors are made, seeded.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Components of a vector.
+    #[arg(long, default_value_t = 384)]
+    dim: usize,
+    /// Results: JSON Lines and SVG plots. Made vectors are kept there too.
+    #[arg(long, value_name = "DIR", default_value = "peers-out")]
+    out: PathBuf,
+    /// How often everything is measured; the tables show medians and spreads.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Only these competitors (and ours), by the names in the tables.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    only: Vec<String>,
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Ann(options) => ann::run(&options),
+        Command::Log(options) => log::run(&options),
+        Command::Mixed(options) => mixed::run(&options),
+        Command::Worker { bench, competitor } => match bench.as_str() {
+            "ann" => ann::work(&competitor),
+            "log" => log::work(&competitor),
+            "mixed" => mixed::work(&competitor),
+            other => Err(format!("no such comparison: {other}").into()),
+        },
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -32,12 +32,13 @@ pub(super) struct Gates {
 
 impl Inner {
     /// Checks an intent and encodes its record, as far as that needs no place in the log.
-    pub(super) fn prepare_insert(
-        &self,
-        intent: Intent,
-        place: BatchPlace,
-    ) -> Result<PreparedOp, TalaError> {
+    pub(super) fn prepare_insert(&self, intent: Intent) -> Result<PreparedOp, TalaError> {
         check_intent(&intent, self.view.dim)?;
+        self.prepare_checked(intent, BatchPlace::SINGLE)
+    }
+
+    /// [`Inner::prepare_insert`] for an intent whose values were checked.
+    fn prepare_checked(&self, intent: Intent, place: BatchPlace) -> Result<PreparedOp, TalaError> {
         let rows = u64::from(self.view.index.arena.len());
         check_size("number of rows", rows, ROWS_MAX)?;
         // Before anything of that size is allocated; in memory too, where the limit is one on memory.
@@ -67,7 +68,7 @@ impl Inner {
         let mut ops = Vec::with_capacity(intents.len());
         for (index, intent) in (0..len).zip(intents) {
             let place = BatchPlace { index, len };
-            let op = self.prepare_insert(intent, place).map_err(in_batch(index as usize))?;
+            let op = self.prepare_checked(intent, place).map_err(in_batch(index as usize))?;
             bytes += op.log_bytes();
             check_size("batch_bytes_max", bytes as u64, self.options.batch_bytes_max)?;
             ops.push(op);

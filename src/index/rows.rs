@@ -110,10 +110,15 @@ impl RowsWriter {
         let mut chunks = values.get(..rows.dim).unwrap_or(values).chunks(LINE_FLOATS);
         for cell in lines {
             let chunk = chunks.next().unwrap_or(&[]);
-            let mut line = Line::default();
-            for (to, from) in line.0.iter_mut().zip(chunk) {
-                *to = *from;
-            }
+            let line = match chunk.as_array() {
+                Some(whole) => Line(*whole),
+                // The last one may be shorter than a line.
+                None => {
+                    let mut line = Line::default();
+                    line.0.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+                    line
+                }
+            };
             // SAFETY: the pointer is that of a live `UnsafeCell`. No reference into this row
             // exists: `get` gives none at or above `len`, and this row's number is `len`. No other
             // thread writes: `self` is the only writer, borrowed mutably.

@@ -5,7 +5,6 @@
 //! round waits for the disk, the mailbox fills, and the next round takes all of it.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -16,7 +15,7 @@ use super::{Encoded, LogFile, LogOp, Mark, Stamp};
 use crate::{
     actor::{Actor, Fate, Flow},
     gate::Permit,
-    ids::{FileNumber, SeqNo},
+    ids::{FileNumber, IdMap, SeqNo},
     metrics::{StorageMetrics, TrackedMutex, record_stage},
     options::Durability,
     sync::{Inbox, Patience, Received, Reply, now_ns},
@@ -175,11 +174,28 @@ pub struct WalActor<F, S> {
 struct Round {
     bytes: Vec<u8>,
     staged: Vec<Staged>,
-    /// Whether the ids touched in this round will exist after it.
-    exists: HashMap<IntentId, bool>,
+    /// Whether the ids touched by `staged[..existence_noted]` will exist after the round. Noted
+    /// when first asked for: a round of inserts alone never does.
+    exists: IdMap<bool>,
+    existence_noted: usize,
     lag: Vec<Permit>,
     answers: Vec<(Reply<bool>, bool)>,
     synced: Vec<Reply<()>>,
+}
+
+impl Round {
+    /// Whether the intent will exist after what is staged; `None` where that does not touch it.
+    fn exists(&mut self, id: &IntentId) -> Option<bool> {
+        for staged in self.staged.iter().skip(self.existence_noted) {
+            match &staged.op {
+                LogOp::Insert(intent) => self.exists.insert(intent.id, true),
+                LogOp::Removal { id } => self.exists.insert(*id, false),
+                LogOp::Outcome { .. } | LogOp::Mark(_) => None,
+            };
+        }
+        self.existence_noted = self.staged.len();
+        self.exists.get(id).copied()
+    }
 }
 
 impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
@@ -201,20 +217,11 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         let mut applies = true;
         let ops_count = ops.len();
         for (index, PreparedOp { op, encoded }) in ops.into_iter().enumerate() {
-            let exists_after = match &op {
-                LogOp::Insert(intent) => Some((intent.id, true)),
-                LogOp::Outcome { id, .. } | LogOp::Removal { id } => {
-                    let exists = self.round.exists.get(id).copied();
-                    applies = exists.unwrap_or_else(|| self.sink.contains(id));
-                    if !applies {
-                        continue;
-                    }
-                    matches!(op, LogOp::Removal { .. }).then_some((*id, false))
+            if let LogOp::Outcome { id, .. } | LogOp::Removal { id } = &op {
+                applies = self.round.exists(id).unwrap_or_else(|| self.sink.contains(id));
+                if !applies {
+                    continue;
                 }
-                LogOp::Mark(_) => None,
-            };
-            if let Some((id, exists)) = exists_after {
-                self.round.exists.insert(id, exists);
             }
             let seq = self.next;
             self.next = seq.next();
@@ -236,6 +243,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         self.sink.publish(&mut self.round.staged)?;
         self.round.lag.drain(..).for_each(Permit::keep);
         self.round.exists.clear();
+        self.round.existence_noted = 0;
         self.fate.check().map_err(StopCause::Failed)?;
         for (reply, applies) in self.round.answers.drain(..) {
             reply.send(applies);

@@ -48,12 +48,15 @@ pub struct Request {
     pub reply: Reply<()>,
 }
 
+/// A sender's places in the mailbox: as one request, and for the bytes that it holds.
+pub type Room = [Option<Permit>; 2];
+
 /// A request to write.
 pub struct WriteRequest {
     /// What to write.
     pub ops: Vec<PreparedOp>,
     /// The sender's places in the mailbox, given back when the letter is taken out.
-    pub room: Vec<Permit>,
+    pub room: Room,
     /// The sender's share of the rows that may wait to be linked; kept on publication.
     pub lag: Option<Permit>,
     /// Answered with whether the operation applied: `false` for an outcome or a removal whose

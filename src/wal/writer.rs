@@ -199,6 +199,12 @@ impl Round {
         self.existence_noted = self.staged.len();
         self.exists.get(id).copied()
     }
+
+    /// Begins anew: what was staged is published.
+    fn forget_existence(&mut self) {
+        self.exists.clear();
+        self.existence_noted = 0;
+    }
 }
 
 impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
@@ -245,8 +251,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         self.write().map_err(StopCause::Failed)?;
         self.sink.publish(&mut self.round.staged)?;
         self.round.lag.drain(..).for_each(Permit::keep);
-        self.round.exists.clear();
-        self.round.existence_noted = 0;
+        self.round.forget_existence();
         self.fate.check().map_err(StopCause::Failed)?;
         for (reply, applies) in self.round.answers.drain(..) {
             reply.send(applies);
@@ -422,4 +427,49 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use tala_core::Intent;
+
+    use super::*;
+
+    fn id(number: u8) -> IntentId {
+        IntentId::from_bytes([number; 16])
+    }
+
+    fn insert(number: u8) -> LogOp {
+        LogOp::Insert(Intent {
+            id: id(number),
+            timestamp: 0,
+            raw_command: String::new(),
+            embedding: Vec::new(),
+            context_hash: 0,
+            parent_ids: Vec::new(),
+            outcome: None,
+            confidence: 1.0,
+        })
+    }
+
+    fn stage(round: &mut Round, op: LogOp) {
+        round.staged.push(Staged { seq: SeqNo::FIRST, op, ends_unit: true });
+    }
+
+    #[test]
+    fn what_is_staged_last_decides_whether_an_intent_exists() {
+        let mut round = Round::default();
+        stage(&mut round, insert(1));
+        assert_eq!((round.exists(&id(1)), round.exists(&id(2))), (Some(true), None));
+        stage(&mut round, LogOp::Removal { id: id(1) });
+        stage(&mut round, insert(2));
+        assert_eq!((round.exists(&id(1)), round.exists(&id(2))), (Some(false), Some(true)));
+        stage(&mut round, insert(1));
+        assert_eq!(round.exists(&id(1)), Some(true));
+
+        round.staged.clear();
+        round.forget_existence();
+        stage(&mut round, insert(3));
+        assert_eq!((round.exists(&id(1)), round.exists(&id(3))), (None, Some(true)));
+    }
 }

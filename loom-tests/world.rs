@@ -145,7 +145,7 @@ impl World {
         let encoded = Encoded::insert(&intent, BatchPlace::SINGLE)?;
         let op = PreparedOp { op: LogOp::Insert(intent), encoded: Some(encoded) };
         let (reply, answer) = one_shot();
-        let request = WriteRequest { ops: vec![op], room: Vec::new(), lag: None, reply };
+        let request = WriteRequest { ops: vec![op], room: [None, None], lag: None, reply };
         self.send(WalLetter::Write(request));
         answer.wait().map(drop).ok_or_else(|| self.fate.cause())
     }

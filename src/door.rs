@@ -11,13 +11,24 @@ pub(crate) fn check_embedding(embedding: &[f32], dim: usize) -> Result<(), TalaE
     if embedding.len() != dim {
         return Err(TalaError::DimensionMismatch { expected: dim, got: embedding.len() });
     }
-    match embedding.iter().position(|value| !value.is_finite()) {
+    if all_finite(embedding) {
+        return Ok(());
+    }
+    match embedding.iter().enumerate().find(|(_, value)| !value.is_finite()) {
         None => Ok(()),
-        Some(index) => Err(TalaError::InvalidInput {
+        Some((index, value)) => Err(TalaError::InvalidInput {
             field: "embedding",
-            reason: format!("component {index} is {}", embedding[index]),
+            reason: format!("component {index} is {value}"),
         }),
     }
+}
+
+/// Whether no component is NaN or infinite. Works in blocks without an early exit inside, which
+/// compilers turn into vector code: every insert and every query comes by here.
+fn all_finite(embedding: &[f32]) -> bool {
+    embedding
+        .chunks(64)
+        .all(|block| block.iter().fold(true, |finite, value| finite & value.is_finite()))
 }
 
 /// Checks everything of an intent that has to be finite or of the right length.
@@ -33,4 +44,26 @@ pub(crate) fn check_intent(intent: &Intent, dim: usize) -> Result<(), TalaError>
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_component_that_is_not_finite_is_named_wherever_it_stands() {
+        for len in [1, 63, 64, 65, 200] {
+            let mut embedding = vec![f32::MAX; len];
+            assert!(check_embedding(&embedding, len).is_ok());
+            for index in (0..len).rev() {
+                embedding[index] = if index % 2 == 0 { f32::NAN } else { f32::NEG_INFINITY };
+                let error = check_embedding(&embedding, len).unwrap_err();
+                let reason = format!("component {index} is {}", embedding[index]);
+                assert!(
+                    matches!(&error, TalaError::InvalidInput { reason: got, .. } if *got == reason),
+                    "{error}"
+                );
+            }
+        }
+    }
 }

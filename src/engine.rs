@@ -45,7 +45,7 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    wal::{BatchPlace, LogOp, WalLetter},
+    wal::{LogOp, WalLetter},
 };
 
 /// The storage engine: a handle that is cheap to clone and shared by any number of threads.
@@ -197,7 +197,7 @@ impl StorageEngine {
         let inner = self.inner()?;
         inner.check_open()?;
         let id = intent.id;
-        let op = inner.prepare_insert(intent, BatchPlace::SINGLE)?;
+        let op = inner.prepare_insert(intent)?;
         match inner.try_pass(&op)? {
             Some((room, lag)) => {
                 inner.write(vec![op], room, Some(lag))?;
@@ -225,7 +225,7 @@ impl StorageEngine {
             let inner = engine.inner()?;
             inner.check_open()?;
             let id = intent.id;
-            let ops = vec![inner.prepare_insert(intent, BatchPlace::SINGLE)?];
+            let ops = vec![inner.prepare_insert(intent)?];
             let (room, lag) = match inner.pass_async(&ops).await {
                 Ok(permits) => permits,
                 Err(GateClosed) => return Err(inner.fate.cause_async().await),
@@ -322,7 +322,7 @@ impl IntentStore for StorageEngine {
         let inner = self.inner()?;
         inner.check_open()?;
         let id = intent.id;
-        let ops = vec![inner.prepare_insert(intent, BatchPlace::SINGLE)?];
+        let ops = vec![inner.prepare_insert(intent)?];
         let (room, lag) = inner.pass(&ops)?;
         inner.write(ops, room, Some(lag))?;
         Ok(id)

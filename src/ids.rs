@@ -1,6 +1,15 @@
-//! The three kinds of numbers that must never be mistaken for each other.
+//! The three kinds of numbers that must never be mistaken for each other, and maps by id.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
+
+use tala_core::IntentId;
+
+/// A map by id.
+///
+/// Ids are any 16 bytes that a caller chooses, so the hash is keyed anew for each map: without the
+/// key nobody can choose ids that collide. Every write looks into four such maps, so the hash is a
+/// fast one, of two multiplications for an id.
+pub type IdMap<V> = HashMap<IntentId, V, foldhash::fast::RandomState>;
 
 /// Place of a write in the one order of all writes of a store; the first is 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]

@@ -7,6 +7,7 @@ use tala_core::{IntentId, TalaError};
 
 use crate::{
     distance::{Vector, similarity},
+    door::check_embedding,
     index::{
         arena::{Arena, ArenaWriter},
         graph::GraphParams,
@@ -234,16 +235,6 @@ impl QueryEngine {
     }
 
     fn check(&self, embedding: &[f32]) -> Result<(), TalaError> {
-        let expected = self.arena.dim();
-        if embedding.len() != expected {
-            return Err(TalaError::DimensionMismatch { expected, got: embedding.len() });
-        }
-        match embedding.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(TalaError::InvalidInput {
-                field: "embedding",
-                reason: format!("component {index} is not finite"),
-            }),
-            None => Ok(()),
-        }
+        check_embedding(embedding, self.arena.dim())
     }
 }

@@ -21,7 +21,7 @@ pub use standalone::Wal;
 pub use file::LogFile;
 pub use record::{BatchPlace, Encoded, LogOp, Mark, Stamp};
 pub use writer::{
-    CommitSink, Cut, Log, PreparedOp, Request, Staged, WalActor, WalLetter, WriteRequest,
+    CommitSink, Cut, Log, PreparedOp, Request, Room, Staged, WalActor, WalLetter, WriteRequest,
 };
 
 pub(crate) use entries::read_entries;

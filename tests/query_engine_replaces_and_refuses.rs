@@ -90,7 +90,7 @@ fn insert_panics_on_another_dimension() {
 }
 
 #[test]
-#[should_panic(expected = "component 1 is not finite")]
+#[should_panic(expected = "component 1 is NaN")]
 fn search_panics_on_a_nan() {
     let _ = QueryEngine::new(2).search(&[0.0, f32::NAN], 1);
 }

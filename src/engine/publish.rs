@@ -10,7 +10,7 @@ use crate::{
     ids::SeqNo,
     index::{ArenaWriter, IndexLetter},
     metrics::record_stage,
-    segment::{FlushLetter, HotOp},
+    segment::{FlushLetter, HotBuffer, HotOp},
     sync::{Outbox, Reply, atomic::Ordering, now_ns},
     wal::{CommitSink, Cut, LogOp, Staged},
 };
@@ -30,6 +30,9 @@ pub struct Publisher {
     hot_ops: Vec<HotOp>,
     /// The last operation prepared.
     last: SeqNo,
+    /// Whether the hot buffer is full. Kept here, since only the publisher changes the buffer, and
+    /// is asked after every round.
+    is_hot_full: bool,
 }
 
 impl Publisher {
@@ -40,6 +43,7 @@ impl Publisher {
         index: Outbox<IndexLetter>,
         flusher: Option<Outbox<FlushLetter>>,
     ) -> Self {
+        let is_hot_full = is_full(&view.hot.lock(), flusher.is_some());
         Self {
             view,
             arena,
@@ -48,6 +52,7 @@ impl Publisher {
             table_ops: Vec::new(),
             hot_ops: Vec::new(),
             last: SeqNo::default(),
+            is_hot_full,
         }
     }
 
@@ -88,6 +93,7 @@ impl Publisher {
         let hot_len = {
             let mut hot = view.hot.lock();
             self.hot_ops.drain(..).for_each(|op| hot.apply(op));
+            self.is_hot_full = is_full(&hot, self.flusher.is_some());
             hot.len() as u64
         };
         let metrics = &view.metrics;
@@ -95,11 +101,18 @@ impl Publisher {
         metrics.hot_buffer_len.store(hot_len, Relaxed);
     }
 
-    fn take_hot(&self) -> crate::segment::HotBuffer {
+    fn take_hot(&mut self) -> HotBuffer {
         let full = self.view.hot.lock().take();
+        self.is_hot_full = false;
         self.view.metrics.hot_buffer_len.store(0, Relaxed);
         full
     }
+}
+
+/// Whether `hot` has to be emptied before it takes more.
+fn is_full(hot: &HotBuffer, has_segments: bool) -> bool {
+    // Without a log no bytes of log bound what replacements, outcomes and removals leave in it.
+    hot.is_full() || !has_segments && hot.ops_count() >= hot.capacity()
 }
 
 impl CommitSink for Publisher {
@@ -130,9 +143,7 @@ impl CommitSink for Publisher {
     }
 
     fn is_full(&self) -> bool {
-        let hot = self.view.hot.lock();
-        // Without a log no bytes of log bound what replacements, outcomes and removals leave in it.
-        hot.is_full() || self.flusher.is_none() && hot.ops_count() >= hot.capacity()
+        self.is_hot_full
     }
 
     fn says_nothing(&self) -> bool {
@@ -140,7 +151,7 @@ impl CommitSink for Publisher {
     }
 
     fn seal(&mut self, cut: Cut, reply: Option<Reply<()>>) {
-        let Some(flusher) = &self.flusher else { return };
+        let Some(flusher) = self.flusher.clone() else { return };
         let buffer = self.take_hot();
         // A flusher that ended drops its letters, and with them the replies.
         let _ =

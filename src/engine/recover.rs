@@ -398,7 +398,7 @@ impl Recovered {
     pub fn empty(options: &EngineOptions, arena: ArenaWriter) -> Result<Self, TalaError> {
         Ok(Self {
             arena,
-            intents: IntentMap::new(),
+            intents: IntentMap::default(),
             index_map: IndexMap::default(),
             hot: HotBuffer::try_new(options.dim, options.hot_capacity)?,
             last_seq: SeqNo::ZERO,

@@ -7,7 +7,7 @@
 //! search looks at the rows that its snapshot of the visible sequence number has.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, hash_map},
     sync::Arc,
 };
 
@@ -15,7 +15,7 @@ use tala_core::{Intent, IntentId, Outcome, TimeRange};
 
 use crate::{
     entry::{Embeddings, Entry},
-    ids::{RowId, SeqNo},
+    ids::{IdMap, RowId, SeqNo},
     index::{Arena, ArenaWriter, Shared},
     metrics::{LockRank, StorageMetrics, TrackedMutex, TrackedRwLock},
     segment::{HotBuffer, HotOp},
@@ -28,13 +28,13 @@ impl Embeddings for Arena {
 }
 
 /// From id to intent.
-pub type IntentMap = HashMap<IntentId, Entry>;
+pub type IntentMap = IdMap<Entry>;
 
 /// From id to row, and the time index.
 #[derive(Debug, Default)]
 pub struct IndexMap {
     /// The row of each intent; `None` for one that is not searched.
-    pub rows: HashMap<IntentId, Option<RowId>>,
+    pub rows: IdMap<Option<RowId>>,
     /// By timestamp, then by order of insertion.
     pub time: BTreeMap<(u64, SeqNo), Entry>,
 }
@@ -89,15 +89,22 @@ impl Tables<'_> {
     /// A replacement without an outcome keeps the one that is attached.
     pub fn insert(&mut self, mut entry: Entry) -> HotOp {
         let (id, seq) = (entry.body.id, entry.body.seq);
-        if let Some(old) = self.intents.get(&id) {
-            entry.outcome = entry.outcome.or(old.outcome);
-            let row = old.body.vector.row();
+        let replaced = match self.intents.entry(id) {
+            hash_map::Entry::Occupied(mut slot) => {
+                entry.outcome = entry.outcome.or(slot.get().outcome);
+                Some(slot.insert(entry.clone()))
+            }
+            hash_map::Entry::Vacant(slot) => {
+                slot.insert(entry.clone());
+                None
+            }
+        };
+        if let Some(old) = replaced {
             self.index_map.time.remove(&(old.body.timestamp, old.body.seq));
-            self.kill(row, seq);
+            self.kill(old.body.vector.row(), seq);
         }
         self.index_map.rows.insert(id, entry.body.vector.row());
         self.index_map.time.insert((entry.body.timestamp, seq), entry.clone());
-        self.intents.insert(id, entry.clone());
         HotOp::Push(entry)
     }
 

@@ -12,7 +12,7 @@ use crate::{
     ids::RowId,
     index::IndexLetter,
     sync::{Answer, one_shot},
-    wal::{BatchPlace, Encoded, LogOp, PreparedOp, Request, WalLetter, WriteRequest},
+    wal::{BatchPlace, Encoded, LogOp, PreparedOp, Request, Room, WalLetter, WriteRequest},
 };
 
 /// How many rows may be in the arena before inserts are refused. Row numbers have 32 bits; what is
@@ -32,12 +32,13 @@ pub(super) struct Gates {
 
 impl Inner {
     /// Checks an intent and encodes its record, as far as that needs no place in the log.
-    pub(super) fn prepare_insert(
-        &self,
-        intent: Intent,
-        place: BatchPlace,
-    ) -> Result<PreparedOp, TalaError> {
+    pub(super) fn prepare_insert(&self, intent: Intent) -> Result<PreparedOp, TalaError> {
         check_intent(&intent, self.view.dim)?;
+        self.prepare_checked(intent, BatchPlace::SINGLE)
+    }
+
+    /// [`Inner::prepare_insert`] for an intent whose values were checked.
+    fn prepare_checked(&self, intent: Intent, place: BatchPlace) -> Result<PreparedOp, TalaError> {
         let rows = u64::from(self.view.index.arena.len());
         check_size("number of rows", rows, ROWS_MAX)?;
         // Before anything of that size is allocated; in memory too, where the limit is one on memory.
@@ -67,7 +68,7 @@ impl Inner {
         let mut ops = Vec::with_capacity(intents.len());
         for (index, intent) in (0..len).zip(intents) {
             let place = BatchPlace { index, len };
-            let op = self.prepare_insert(intent, place).map_err(in_batch(index as usize))?;
+            let op = self.prepare_checked(intent, place).map_err(in_batch(index as usize))?;
             bytes += op.log_bytes();
             check_size("batch_bytes_max", bytes as u64, self.options.batch_bytes_max)?;
             ops.push(op);
@@ -81,20 +82,17 @@ impl Inner {
     }
 
     /// Waits for room for these inserts.
-    pub(super) fn pass(&self, ops: &[PreparedOp]) -> Result<(Vec<Permit>, Permit), TalaError> {
+    pub(super) fn pass(&self, ops: &[PreparedOp]) -> Result<(Room, Permit), TalaError> {
         let closed = |GateClosed| self.fate.cause();
         let lag = self.gates.lag.pass(ops.len()).map_err(closed)?;
         let requests = self.gates.requests.pass(1).map_err(closed)?;
         let bytes =
             self.gates.bytes.pass(ops.iter().map(PreparedOp::held_bytes).sum()).map_err(closed)?;
-        Ok((vec![requests, bytes], lag))
+        Ok(([Some(requests), Some(bytes)], lag))
     }
 
     /// Room for this insert if there is some now.
-    pub(super) fn try_pass(
-        &self,
-        op: &PreparedOp,
-    ) -> Result<Option<(Vec<Permit>, Permit)>, TalaError> {
+    pub(super) fn try_pass(&self, op: &PreparedOp) -> Result<Option<(Room, Permit)>, TalaError> {
         let closed = |GateClosed| self.fate.cause();
         let Some(lag) = self.gates.lag.try_pass(1).map_err(closed)? else { return Ok(None) };
         let Some(requests) = self.gates.requests.try_pass(1).map_err(closed)? else {
@@ -103,26 +101,26 @@ impl Inner {
         let Some(bytes) = self.gates.bytes.try_pass(op.held_bytes()).map_err(closed)? else {
             return Ok(None);
         };
-        Ok(Some((vec![requests, bytes], lag)))
+        Ok(Some(([Some(requests), Some(bytes)], lag)))
     }
 
     /// [`Inner::pass`] for a task.
     pub(super) async fn pass_async(
         &self,
         ops: &[PreparedOp],
-    ) -> Result<(Vec<Permit>, Permit), GateClosed> {
+    ) -> Result<(Room, Permit), GateClosed> {
         let lag = self.gates.lag.pass_async(ops.len()).await?;
         let requests = self.gates.requests.pass_async(1).await?;
         let bytes =
             self.gates.bytes.pass_async(ops.iter().map(PreparedOp::held_bytes).sum()).await?;
-        Ok((vec![requests, bytes], lag))
+        Ok(([Some(requests), Some(bytes)], lag))
     }
 
     /// Sends a request to the log's writer. Its gates were passed, so there is room for it.
     pub(super) fn send(
         &self,
         ops: Vec<PreparedOp>,
-        room: Vec<Permit>,
+        room: Room,
         lag: Option<Permit>,
     ) -> Answer<bool> {
         let (reply, answer) = one_shot();
@@ -134,7 +132,7 @@ impl Inner {
     pub(super) fn write(
         &self,
         ops: Vec<PreparedOp>,
-        room: Vec<Permit>,
+        room: Room,
         lag: Option<Permit>,
     ) -> Result<bool, TalaError> {
         self.send(ops, room, lag).wait().ok_or_else(|| self.fate.cause())
@@ -150,7 +148,7 @@ impl Inner {
         };
         let op = PreparedOp { op, encoded: self.is_persistent().then_some(encoded) };
         let requests = self.gates.requests.pass(1).map_err(|GateClosed| self.fate.cause())?;
-        self.write(vec![op], vec![requests], None)
+        self.write(vec![op], [Some(requests), None], None)
     }
 
     /// Asks the log's writer for something that is answered with "done".

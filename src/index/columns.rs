@@ -60,13 +60,38 @@ fn zeroed<T: Slot>(length: usize) -> Result<Box<[T]>, Full> {
 /// Entries numbered from 0, each of `width` neighboring values.
 pub(crate) struct Columns<T> {
     width: usize,
-    buckets: [OnceLock<Box<[T]>>; BUCKET_COUNT],
+    /// Buckets start on multiples of so many bytes; a power of two.
+    align_bytes: usize,
+    buckets: [OnceLock<Bucket<T>>; BUCKET_COUNT],
+}
+
+struct Bucket<T> {
+    values: Box<[T]>,
+    /// Values before the first entry.
+    skip: usize,
+}
+
+impl<T: Slot> Bucket<T> {
+    /// Room for `length` values. The alignment is made by leaving values out: memory for a type of
+    /// a large alignment is not asked of the system as zeroed but zeroed by hand, all of it.
+    fn new(length: usize, align_bytes: usize) -> Result<Self, Full> {
+        let skip_max = align_bytes.saturating_sub(1) / size_of::<T>().max(1);
+        let values = zeroed::<T>(length.checked_add(skip_max).ok_or(Full::Memory)?)?;
+        let skip = values.as_ptr().align_offset(align_bytes).min(skip_max);
+        Ok(Self { values, skip })
+    }
 }
 
 impl<T: Slot> Columns<T> {
     /// Empty, with `width` values to the entry.
     pub(crate) fn new(width: usize) -> Self {
-        Self { width, buckets: [const { OnceLock::new() }; BUCKET_COUNT] }
+        Self::aligned(width, 1)
+    }
+
+    /// Empty, with `width` values to the entry, the first of which starts on a multiple of
+    /// `align_bytes`, a power of two. So do the others where `width` values are such a multiple.
+    pub(crate) fn aligned(width: usize, align_bytes: usize) -> Self {
+        Self { width, align_bytes, buckets: [const { OnceLock::new() }; BUCKET_COUNT] }
     }
 
     /// Makes room for entry `index`. New values are zero.
@@ -78,7 +103,7 @@ impl<T: Slot> Columns<T> {
             let entries = 1_usize << (place.bucket + FIRST_LOG2 as usize);
             let length = entries.checked_mul(self.width).ok_or(Full::Memory)?;
             // Only the one owner reserves; were there two, the first bucket set would stay.
-            let _ = bucket.set(zeroed(length)?);
+            let _ = bucket.set(Bucket::new(length, self.align_bytes)?);
         }
         Ok(())
     }
@@ -86,14 +111,16 @@ impl<T: Slot> Columns<T> {
     /// The values of entry `index`, or `None` where no room was made for it.
     pub(crate) fn get(&self, index: u32) -> Option<&[T]> {
         let place = place(index)?;
-        let start = place.offset * self.width;
-        self.buckets.get(place.bucket)?.get()?.get(start..start + self.width)
+        let Bucket { values, skip } = self.buckets.get(place.bucket)?.get()?;
+        let start = skip + place.offset * self.width;
+        values.get(start..start + self.width)
     }
 
     /// The first value of entry `index`, or `None` where no room was made for it.
     pub(crate) fn first(&self, index: u32) -> Option<&T> {
         let place = place(index)?;
-        self.buckets.get(place.bucket)?.get()?.get(place.offset * self.width)
+        let Bucket { values, skip } = self.buckets.get(place.bucket)?.get()?;
+        values.get(skip + place.offset * self.width)
     }
 }
 

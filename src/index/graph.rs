@@ -24,6 +24,7 @@ use super::{
     arena::Arena,
     columns::Columns,
     metric::Metric,
+    search::HITS_AHEAD,
     walk::{Key, Scratch, with_scratch},
 };
 use crate::{
@@ -163,10 +164,10 @@ impl<M: Metric> Graph<M> {
         accept: impl Fn(RowId) -> bool,
     ) -> Walk {
         let mut seen = Seen::default();
-        let mut rows = Vec::new();
         if k == 0 {
-            return Walk { rows, visited: 0 };
+            return Walk { rows: Vec::new(), visited: 0 };
         }
+        let mut rows = Vec::with_capacity(k.min(HITS_AHEAD));
         let accept_node = |node: u32| self.members(node).any(|(row, _)| accept(RowId(row)));
         with_scratch(|scratch| {
             if let Some(entry) = self.descend(query, 0, &mut seen) {

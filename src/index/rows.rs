@@ -11,28 +11,32 @@ use std::{cell::UnsafeCell, sync::Arc};
 use super::columns::{Columns, ENTRIES_MAX, Full};
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-const LINE_FLOATS: usize = 16;
+/// Rows start on boundaries of this many bytes: a cache line.
+const LINE_BYTES: usize = 64;
+const LINE_FLOATS: usize = LINE_BYTES / size_of::<f32>();
+const QUAD_FLOATS: usize = 4;
 
-/// One cache line of a row.
+/// A quarter of a cache line: the largest alignment for which the system gives zeroed memory
+/// without touching it.
 #[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-struct Line([f32; LINE_FLOATS]);
+#[repr(C, align(16))]
+struct Quad([f32; QUAD_FLOATS]);
 
-// SAFETY: `Line` is an array of f32 without padding (64 bytes, aligned to 64), and f32 is zeroable.
-unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: `Quad` is an array of f32 without padding (16 bytes, aligned to 16), and f32 is zeroable.
+unsafe impl bytemuck::Zeroable for Quad {}
 
 /// Rows of `[f32; dim]`, row-major, each padded with zeros to whole cache lines.
 pub(crate) struct Rows {
     dim: usize,
-    lines: Columns<UnsafeCell<Line>>,
+    quads: Columns<UnsafeCell<Quad>>,
     /// Rows below this number are written and never change.
     len: AtomicU32,
-    /// What a model watches in place of the lines: one cell for each row.
+    /// What a model watches in place of the quads: one cell for each row.
     #[cfg(loom)]
     watched: Columns<crate::sync::cell::UnsafeCell<()>>,
 }
 
-// SAFETY: the only cells are `lines` (and `watched`, their shadow). They are written by
+// SAFETY: the only cells are `quads` (and `watched`, their shadow). They are written by
 // `RowsWriter::stage` alone, at the row number `len`, through `&mut` of the one writer, and read by
 // `Rows::get` alone, below `len`. `len` is raised with Release after the row is written and read
 // with Acquire before it is used, so each write happens before every read of the same row, and two
@@ -51,7 +55,10 @@ impl Rows {
     pub(crate) fn new(dim: usize) -> (Arc<Self>, RowsWriter) {
         let rows = Arc::new(Self {
             dim,
-            lines: Columns::new(dim.div_ceil(LINE_FLOATS)),
+            quads: Columns::aligned(
+                dim.div_ceil(LINE_FLOATS) * (LINE_FLOATS / QUAD_FLOATS),
+                LINE_BYTES,
+            ),
             len: AtomicU32::new(0),
             #[cfg(loom)]
             watched: Columns::new(1),
@@ -75,17 +82,17 @@ impl Rows {
         if row >= self.len() {
             return None;
         }
-        let lines: &[UnsafeCell<Line>] = self.lines.get(row)?;
+        let quads: &[UnsafeCell<Quad>] = self.quads.get(row)?;
         #[cfg(loom)]
         self.watched.first(row)?.with(|_| ());
-        // SAFETY: `lines` are `ceil(dim / 16)` neighboring lines of 16 f32 without padding between
-        // them, so `dim` floats from their start lie inside and are aligned, and zeroed memory or a
-        // later write initialised them. The row is below `len`: it was written before `len` was
-        // raised (see `impl Sync`) and is never written again, so a shared reference to it is sound
-        // for as long as `self` keeps the memory, and buckets are never freed or moved before.
-        // The pointer comes from the slice of all lines, so it may reach all of them, and
-        // `UnsafeCell<Line>` has the layout of `Line`.
-        Some(unsafe { std::slice::from_raw_parts(lines.as_ptr().cast::<f32>(), self.dim) })
+        // SAFETY: `quads` are neighboring quads of 4 f32 without padding between them, as many as
+        // fill `ceil(dim / 16)` lines, so `dim` floats from their start lie inside and are aligned,
+        // and zeroed memory or a later write initialised them. The row is below `len`: it was
+        // written before `len` was raised (see `impl Sync`) and is never written again, so a shared
+        // reference to it is sound for as long as `self` keeps the memory, and buckets are never
+        // freed or moved before. The pointer comes from the slice of all quads, so it may reach all
+        // of them, and `UnsafeCell<Quad>` has the layout of `Quad`.
+        Some(unsafe { std::slice::from_raw_parts(quads.as_ptr().cast::<f32>(), self.dim) })
     }
 }
 
@@ -100,24 +107,24 @@ impl RowsWriter {
         if row >= ENTRIES_MAX {
             return Err(Full::Rows);
         }
-        rows.lines.reserve(row)?;
+        rows.quads.reserve(row)?;
         #[cfg(loom)]
         {
             rows.watched.reserve(row)?;
             rows.watched.first(row).ok_or(Full::Memory)?.with_mut(|_| ());
         }
-        let lines = rows.lines.get(row).ok_or(Full::Memory)?;
-        let mut chunks = values.get(..rows.dim).unwrap_or(values).chunks(LINE_FLOATS);
-        for cell in lines {
-            let chunk = chunks.next().unwrap_or(&[]);
-            let mut line = Line::default();
-            for (to, from) in line.0.iter_mut().zip(chunk) {
-                *to = *from;
-            }
-            // SAFETY: the pointer is that of a live `UnsafeCell`. No reference into this row
-            // exists: `get` gives none at or above `len`, and this row's number is `len`. No other
-            // thread writes: `self` is the only writer, borrowed mutably.
-            unsafe { *cell.get() = line };
+        let quads: &[UnsafeCell<Quad>] = rows.quads.get(row).ok_or(Full::Memory)?;
+        let values = values.get(..rows.dim).unwrap_or(values);
+        let start = UnsafeCell::raw_get(quads.as_ptr()).cast::<f32>();
+        let padding = quads.len() * QUAD_FLOATS - values.len();
+        // SAFETY: `quads` has room for `dim` floats or more, and there are `dim` values or fewer, so
+        // both parts lie inside it; `values` is a shared slice, which no cell of ours is part of.
+        // Writing through the pointer is what the cells allow, and it may reach all of them. No
+        // reference into this row exists: `get` gives none at or above `len`, and this row's number
+        // is `len`. No other thread writes: `self` is the only writer, borrowed mutably.
+        unsafe {
+            start.copy_from_nonoverlapping(values.as_ptr(), values.len());
+            start.add(values.len()).write_bytes(0, padding);
         }
         self.staged = true;
         Ok(row)

@@ -116,6 +116,9 @@ fn scan<M: Metric>(
     scanned
 }
 
+/// For how many hits room is made before there are any.
+pub(super) const HITS_AHEAD: usize = 1_024;
+
 /// The `k` best hits so far.
 pub struct Best {
     k: usize,
@@ -131,7 +134,8 @@ struct Hit {
 
 impl Best {
     pub fn new(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::new() }
+        // `k` may be any number, so no more than an ordinary one is believed.
+        Self { k, heap: BinaryHeap::with_capacity(k.min(HITS_AHEAD)) }
     }
 
     fn len(&self) -> usize {

@@ -1,13 +1,11 @@
 //! The hot buffer: what was committed since the last segment was cut (a memtable).
 
-use std::collections::HashMap;
-
 use tala_core::{Intent, IntentId, Outcome, SegmentId, Status, TalaError};
 use tala_wire::{Change, Row, SegmentWriter};
 
 use crate::{
     entry::{Embeddings, Entry, NoArena, Vector},
-    ids::SeqNo,
+    ids::{IdMap, SeqNo},
 };
 
 /// A committed operation, as the hot buffer takes it.
@@ -30,7 +28,7 @@ pub struct HotBuffer {
     capacity: usize,
     /// In order of insertion.
     slots: Vec<Slot>,
-    by_id: HashMap<IntentId, usize>,
+    by_id: IdMap<usize>,
     /// What happened to intents that lie in older segments, in order of commit.
     changes: Vec<(SeqNo, IntentId, Change)>,
 }
@@ -86,7 +84,7 @@ impl HotBuffer {
         if capacity == 0 {
             return invalid("capacity", "must be at least 1");
         }
-        Ok(Self { dim, capacity, slots: Vec::new(), by_id: HashMap::new(), changes: Vec::new() })
+        Ok(Self { dim, capacity, slots: Vec::new(), by_id: IdMap::default(), changes: Vec::new() })
     }
 
     /// Pushes an intent; returns `true` when the buffer has reached its capacity and should be
@@ -264,7 +262,7 @@ impl HotBuffer {
             dim: self.dim,
             capacity: self.capacity,
             slots: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: IdMap::default(),
             changes: Vec::new(),
         };
         std::mem::replace(self, fresh)

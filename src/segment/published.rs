@@ -1,14 +1,19 @@
 //! Segments as files: writing one, checking one against the MANIFEST, and folding all of them into
 //! what the store was when the last one was cut.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use memmap2::Mmap;
 use tala_core::{Intent, IntentId, Outcome, SegmentId, TalaError};
 use tala_wire::{Change, SegmentReader};
 
 use super::{HotBuffer, SegmentEntry, segment_name};
-use crate::{entry::Embeddings, files::write_atomically, ids::SeqNo, mapping::map_file};
+use crate::{
+    entry::Embeddings,
+    files::write_atomically,
+    ids::{IdMap, SeqNo},
+    mapping::map_file,
+};
 
 /// Writes `buffer` as segment `id` of `dir`, durably.
 ///
@@ -95,7 +100,7 @@ struct Place {
 #[derive(Default)]
 pub struct Fold {
     segments: Vec<OpenSegment>,
-    places: HashMap<IntentId, Place>,
+    places: IdMap<Place>,
 }
 
 impl Fold {

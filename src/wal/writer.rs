@@ -5,7 +5,6 @@
 //! round waits for the disk, the mailbox fills, and the next round takes all of it.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -16,7 +15,7 @@ use super::{Encoded, LogFile, LogOp, Mark, Stamp};
 use crate::{
     actor::{Actor, Fate, Flow},
     gate::Permit,
-    ids::{FileNumber, SeqNo},
+    ids::{FileNumber, IdMap, SeqNo},
     metrics::{StorageMetrics, TrackedMutex, record_stage},
     options::Durability,
     sync::{Inbox, Patience, Received, Reply, now_ns},
@@ -49,12 +48,15 @@ pub struct Request {
     pub reply: Reply<()>,
 }
 
+/// A sender's places in the mailbox: as one request, and for the bytes that it holds.
+pub type Room = [Option<Permit>; 2];
+
 /// A request to write.
 pub struct WriteRequest {
     /// What to write.
     pub ops: Vec<PreparedOp>,
     /// The sender's places in the mailbox, given back when the letter is taken out.
-    pub room: Vec<Permit>,
+    pub room: Room,
     /// The sender's share of the rows that may wait to be linked; kept on publication.
     pub lag: Option<Permit>,
     /// Answered with whether the operation applied: `false` for an outcome or a removal whose
@@ -175,11 +177,34 @@ pub struct WalActor<F, S> {
 struct Round {
     bytes: Vec<u8>,
     staged: Vec<Staged>,
-    /// Whether the ids touched in this round will exist after it.
-    exists: HashMap<IntentId, bool>,
+    /// Whether the ids touched by `staged[..existence_noted]` will exist after the round. Noted
+    /// when first asked for: a round of inserts alone never does.
+    exists: IdMap<bool>,
+    existence_noted: usize,
     lag: Vec<Permit>,
     answers: Vec<(Reply<bool>, bool)>,
     synced: Vec<Reply<()>>,
+}
+
+impl Round {
+    /// Whether the intent will exist after what is staged; `None` where that does not touch it.
+    fn exists(&mut self, id: &IntentId) -> Option<bool> {
+        for staged in self.staged.iter().skip(self.existence_noted) {
+            match &staged.op {
+                LogOp::Insert(intent) => self.exists.insert(intent.id, true),
+                LogOp::Removal { id } => self.exists.insert(*id, false),
+                LogOp::Outcome { .. } | LogOp::Mark(_) => None,
+            };
+        }
+        self.existence_noted = self.staged.len();
+        self.exists.get(id).copied()
+    }
+
+    /// Begins anew: what was staged is published.
+    fn forget_existence(&mut self) {
+        self.exists.clear();
+        self.existence_noted = 0;
+    }
 }
 
 impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
@@ -201,20 +226,11 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         let mut applies = true;
         let ops_count = ops.len();
         for (index, PreparedOp { op, encoded }) in ops.into_iter().enumerate() {
-            let exists_after = match &op {
-                LogOp::Insert(intent) => Some((intent.id, true)),
-                LogOp::Outcome { id, .. } | LogOp::Removal { id } => {
-                    let exists = self.round.exists.get(id).copied();
-                    applies = exists.unwrap_or_else(|| self.sink.contains(id));
-                    if !applies {
-                        continue;
-                    }
-                    matches!(op, LogOp::Removal { .. }).then_some((*id, false))
+            if let LogOp::Outcome { id, .. } | LogOp::Removal { id } = &op {
+                applies = self.round.exists(id).unwrap_or_else(|| self.sink.contains(id));
+                if !applies {
+                    continue;
                 }
-                LogOp::Mark(_) => None,
-            };
-            if let Some((id, exists)) = exists_after {
-                self.round.exists.insert(id, exists);
             }
             let seq = self.next;
             self.next = seq.next();
@@ -235,7 +251,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         self.write().map_err(StopCause::Failed)?;
         self.sink.publish(&mut self.round.staged)?;
         self.round.lag.drain(..).for_each(Permit::keep);
-        self.round.exists.clear();
+        self.round.forget_existence();
         self.fate.check().map_err(StopCause::Failed)?;
         for (reply, applies) in self.round.answers.drain(..) {
             reply.send(applies);
@@ -411,4 +427,49 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use tala_core::Intent;
+
+    use super::*;
+
+    fn id(number: u8) -> IntentId {
+        IntentId::from_bytes([number; 16])
+    }
+
+    fn insert(number: u8) -> LogOp {
+        LogOp::Insert(Intent {
+            id: id(number),
+            timestamp: 0,
+            raw_command: String::new(),
+            embedding: Vec::new(),
+            context_hash: 0,
+            parent_ids: Vec::new(),
+            outcome: None,
+            confidence: 1.0,
+        })
+    }
+
+    fn stage(round: &mut Round, op: LogOp) {
+        round.staged.push(Staged { seq: SeqNo::FIRST, op, ends_unit: true });
+    }
+
+    #[test]
+    fn what_is_staged_last_decides_whether_an_intent_exists() {
+        let mut round = Round::default();
+        stage(&mut round, insert(1));
+        assert_eq!((round.exists(&id(1)), round.exists(&id(2))), (Some(true), None));
+        stage(&mut round, LogOp::Removal { id: id(1) });
+        stage(&mut round, insert(2));
+        assert_eq!((round.exists(&id(1)), round.exists(&id(2))), (Some(false), Some(true)));
+        stage(&mut round, insert(1));
+        assert_eq!(round.exists(&id(1)), Some(true));
+
+        round.staged.clear();
+        round.forget_existence();
+        stage(&mut round, insert(3));
+        assert_eq!((round.exists(&id(1)), round.exists(&id(3))), (None, Some(true)));
+    }
 }

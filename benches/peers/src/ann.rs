@@ -93,8 +93,16 @@ pub struct Options {
 const OURS: &str = "tala-store";
 
 /// The competitors of this program, in the order of the tables.
-const IN_RUST: [&str; 7] =
-    [OURS, "usearch-f32", "usearch-f32-fast", "usearch-f16", "usearch-i8", "hnsw_rs", "exact"];
+const IN_RUST: [&str; 8] = [
+    OURS,
+    "usearch-f32",
+    "usearch-f32-fast",
+    "usearch-f16",
+    "usearch-i8",
+    "usearch-i8-cos",
+    "hnsw_rs",
+    "exact",
+];
 
 /// Those of `python/ann_worker.py`.
 const IN_PYTHON: [&str; 4] = ["hnswlib", "faiss-hnsw-flat", "faiss-hnsw-sq8", "symphonyqg"];
@@ -110,6 +118,7 @@ pub fn work(name: &str) -> Result<(), Failure> {
         "usearch-f32-fast" => competitor::serve::<usearch::Usearch<usearch::F32Fast>>(),
         "usearch-f16" => competitor::serve::<usearch::Usearch<usearch::F16>>(),
         "usearch-i8" => competitor::serve::<usearch::Usearch<usearch::I8>>(),
+        "usearch-i8-cos" => competitor::serve::<usearch::Usearch<usearch::I8Cos>>(),
         "hnsw_rs" => competitor::serve::<hnsw::HnswRs>(),
         "exact" => competitor::serve::<exact::Exact>(),
         _ => Err(format!("no such competitor: {name}").into()),

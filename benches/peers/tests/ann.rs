@@ -12,6 +12,7 @@ fn a_tiny_run_has_figures_of_every_competitor() {
         "usearch-f32-fast",
         "usearch-f16",
         "usearch-i8",
+        "usearch-i8-cos",
         "hnsw_rs",
         "exact",
     ];
@@ -44,7 +45,7 @@ fn a_tiny_run_has_figures_of_every_competitor() {
         // 8 bits of 16 components are few.
         let least = match name {
             "exact" => 1.0,
-            "usearch-i8" => 0.7,
+            "usearch-i8" | "usearch-i8-cos" => 0.7,
             _ => 0.95,
         };
         assert!(recalls[name] >= least, "{name}: {recalls:?}");
@@ -59,4 +60,23 @@ fn a_tiny_run_has_figures_of_every_competitor() {
     for plot in ["ann-recall-qps.svg", "ann-recall-visits.svg"] {
         assert!(fs::metadata(dir.path().join(plot)).unwrap().len() > 1_000, "{plot}");
     }
+}
+
+#[test]
+fn a_competitor_that_cannot_start_is_said_to_be_missing_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_peers"))
+        .args(["ann", "--rows", "200", "--queries", "5", "--dim", "8", "--rounds", "1"])
+        .args(["--ef", "10", "--beside-seconds", "0.01", "--search-seconds", "0.001"])
+        .args(["--only", "hnswlib", "--python", "/no/such/python"])
+        .arg("--out")
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("- hnswlib: missing\n  - "), "{printed}");
+    let rows = |name: &str| printed.lines().filter(|line| line.starts_with(name)).count();
+    // In every table but the one of the sweep.
+    assert_eq!(rows("| hnswlib "), rows("| tala-store ") - 1, "{printed}");
 }

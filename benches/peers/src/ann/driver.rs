@@ -60,6 +60,9 @@ pub fn measure(
     Ok((run.peers, run.records))
 }
 
+/// How often a measurement that was too short is made again.
+const REPEATS_MAX: u32 = 3;
+
 struct Run<'a> {
     options: &'a Options,
     data: &'a DataSet,
@@ -123,10 +126,10 @@ impl Run<'_> {
     fn build(&mut self, threads: usize) -> Result<(), Failure> {
         self.say(&format!("building, threads: {threads}"));
         let rows = self.data.base.len();
-        let mut seconds = vec![0.0; self.peers.len()];
-        let names: Vec<&str> = self.peers.iter().map(|peer| peer.name).collect();
-        let place_of = |peer: &Peer| names.iter().position(|name| *name == peer.name);
-        self.each(|peer, _| peer.ask::<Done>(&Request::Reset { threads }).map(drop))?;
+        self.each(|peer, _| {
+            peer.building_s = 0.0;
+            peer.ask::<Done>(&Request::Reset { threads }).map(drop)
+        })?;
         for from in (0..rows).step_by(self.options.slice as usize) {
             let slice_end = rows.min(from + self.options.slice as usize);
             self.each(|peer, context| {
@@ -136,9 +139,7 @@ impl Run<'_> {
                     return Ok(());
                 }
                 let inserted: Inserted = peer.ask(&Request::Insert { from, to })?;
-                if let Some(place) = place_of(peer) {
-                    seconds[place] += inserted.seconds;
-                }
+                peer.building_s += inserted.seconds;
                 context.records.add(
                     context.round,
                     peer.name,
@@ -148,15 +149,18 @@ impl Run<'_> {
                 )
             })?;
         }
-        self.each(|peer, context| match place_of(peer).map(|place| seconds[place]) {
-            Some(seconds) if peer.has_ef() => context.records.add(
+        self.each(|peer, context| {
+            if !peer.has_ef() {
+                return Ok(());
+            }
+            let seconds = peer.building_s;
+            context.records.add(
                 context.round,
                 peer.name,
                 "build",
                 [("threads", threads as f64)],
                 [("rows_per_s", rows as f64 / seconds), ("seconds", seconds)],
-            ),
-            _ => Ok(()),
+            )
         })
     }
 
@@ -306,8 +310,18 @@ impl Context<'_> {
         let trial_queries = queries.min(TRIAL_QUERIES);
         let trial = self.ask_search(peer, how, trial_queries, 1)?;
         let expected = trial.seconds / trial_queries as f64 * queries as f64;
-        let repeat = (self.options.search_seconds / expected.max(1e-6)).ceil().max(1.0) as usize;
-        let searched = self.ask_search(peer, how, queries, repeat)?;
+        let wanted = self.options.search_seconds;
+        let mut repeat = (wanted / expected.max(1e-6)).ceil().max(1.0) as usize;
+        let mut searched = self.ask_search(peer, how, queries, repeat)?;
+        // A trial that was interrupted promised too much time.
+        for _ in 0..REPEATS_MAX {
+            if searched.seconds >= 0.8 * wanted {
+                break;
+            }
+            let factor = wanted / searched.seconds.max(1e-6);
+            repeat = (repeat as f64 * factor).ceil() as usize;
+            searched = self.ask_search(peer, how, queries, repeat)?;
+        }
         if searched.found.len() != queries {
             let error = format!("{} answers to {queries} queries", searched.found.len());
             return Err(error.into());

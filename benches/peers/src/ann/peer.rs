@@ -19,6 +19,8 @@ pub struct Peer {
     pub has_batches: bool,
     /// Whether it inserts while it searches: until it refuses.
     pub writes_beside: bool,
+    /// How long the index that is being built has taken so far, in seconds.
+    pub building_s: f64,
     /// What went wrong, or was refused.
     pub troubles: Vec<String>,
     worker: Option<Worker>,
@@ -33,6 +35,7 @@ impl Peer {
             opened: None,
             has_batches: true,
             writes_beside: true,
+            building_s: 0.0,
             troubles: Vec::new(),
             worker: None,
             bytes_before: 0,
@@ -79,6 +82,14 @@ impl Peer {
     /// Whether it still takes part.
     pub fn is_there(&self) -> bool {
         self.worker.is_some()
+    }
+
+    /// Its name, and whether it failed on the way: the figures are then of what it did before.
+    pub fn label(&self) -> String {
+        match (&self.opened, self.is_there()) {
+            (Some(_), false) => format!("{} (failed)", self.name),
+            _ => self.name.to_owned(),
+        }
     }
 
     /// Whether it is ours.

@@ -64,9 +64,13 @@ pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Record
     );
     let ours_over_theirs = at_levels(options, peers, records);
     println!("## Queries per second at recall@{}, one thread\n\n{ours_over_theirs}", options.k);
-    println!("The ratio is ours over theirs, the median over the rounds.\n");
+    println!(
+        "The ratio is ours over theirs, round by round: the median, and the spread in brackets.\n"
+    );
     println!("## The sweep, one thread\n\n{}", sweep(options, peers, records));
-    println!("## Threads, ef {EF_OF_ONE}\n\n{}", threads(peers, records));
+    if records.all().any(|record| record.measure == THREADS) {
+        println!("## Threads, ef {EF_OF_ONE}\n\n{}", threads(peers, records));
+    }
     println!("## Latency of one search in us, ef {EF_OF_ONE}\n\n{}", latency(peers, records));
 }
 
@@ -118,10 +122,10 @@ fn label(peer: &Peer, calls: Calls) -> String {
     }
 }
 
-/// A name and as many cells, or what is wrong.
+/// The row of a competitor without figures.
 fn absent(peer: &Peer) -> [String; 2] {
-    let state = if peer.opened.is_none() { "missing" } else { "failed" };
-    [peer.name.to_owned(), state.to_owned()]
+    let state = if peer.opened.is_none() { "missing" } else { "-" };
+    [peer.label(), state.to_owned()]
 }
 
 fn build(data: &DataSet, peers: &[Peer], records: &Records) -> Table {
@@ -153,7 +157,7 @@ fn build(data: &DataSet, peers: &[Peer], records: &Records) -> Table {
         let bytes = records.median(peer.name, "memory", &[], "bytes");
         let reported = records.median(peer.name, "memory reported", &[], "reported_bytes");
         table.row([
-            peer.name.to_owned(),
+            peer.label(),
             one.0,
             one.1,
             all.0,
@@ -246,7 +250,7 @@ fn at_levels(options: &Options, peers: &[Peer], records: &Records) -> Table {
             continue;
         }
         let calls = better_calls(options, peer, records);
-        let mut cells = vec![peer.name.to_owned(), calls.name().to_owned()];
+        let mut cells = vec![peer.label(), calls.name().to_owned()];
         for level in LEVELS {
             let theirs = rates_at(options, peer, records, calls, level);
             let rates: Vec<f64> = theirs.iter().copied().flatten().collect();
@@ -259,7 +263,10 @@ fn at_levels(options: &Options, peers: &[Peer], records: &Records) -> Table {
                 .zip(theirs)
                 .filter_map(|(ours, theirs)| Some(ours? / theirs?))
                 .collect();
-            cells.push(maybe(median(&ratios)));
+            cells.push(match ratios.len() {
+                0 | 1 => maybe(median(&ratios)),
+                _ => format!("{} ({})", maybe(median(&ratios)), percent(&ratios)),
+            });
         }
         table.row(cells);
     }
@@ -288,7 +295,7 @@ fn sweep(options: &Options, peers: &[Peer], records: &Records) -> Table {
             let best = median(&batched).map_or(point.qps, |batched| batched.max(point.qps));
             let visits = visits(records, peer, ef);
             table.row([
-                peer.name.to_owned(),
+                peer.label(),
                 if peer.has_ef() { ef.to_string() } else { "-".to_owned() },
                 format!("{:.4}", point.recall),
                 number(point.qps),
@@ -330,7 +337,7 @@ fn threads(peers: &[Peer], records: &Records) -> Table {
         }
         let recall = records.median(peer.name, THREADS, &[("batched", 0.0)], "recall");
         table.row([
-            peer.name.to_owned(),
+            peer.label(),
             recall.map_or_else(|| "-".to_owned(), |recall| format!("{recall:.4}")),
             maybe(one),
             maybe(all),
@@ -367,7 +374,7 @@ fn latency(peers: &[Peer], records: &Records) -> Table {
                 continue;
             }
             table.row([
-                format!("{}{suffix}", peer.name),
+                format!("{}{suffix}", peer.label()),
                 figure("idle", "p50_us"),
                 figure("idle", "p99_us"),
                 figure("idle", "p999_us"),

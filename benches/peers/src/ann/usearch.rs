@@ -1,14 +1,15 @@
 //! `usearch`: a C++ library behind a Rust crate, in four ways. Its own kernels (NumKong) are its
 //! default feature and choose themselves by the processor. Rows are at unit length, so that the
-//! inner product is the cosine; 8-bit codes keep the cosine, the only metric that usearch documents
-//! for them (a code's length is not exactly 1 any more). Room for all rows is made before the
-//! clock starts, as its documentation advises.
+//! inner product is the cosine. Room for all rows is made before the clock starts, as its
+//! documentation advises.
 //!
 //! - `usearch-f32`: as cargo builds it. NumKong adds products of f32 up in f64.
 //! - `usearch-f32-fast`: its metric replaced by simsimd's f32 inner product, through
 //!   `change_metric`, which its documentation offers for that.
 //! - `usearch-f16`, `usearch-i8`: its own narrower codes and kernels; answers are ranked by the
 //!   codes, as usearch does not keep the rows.
+//! - `usearch-i8-cos`: the same 8 bits by their cosine. A code's length is not exactly that of its
+//!   row, so the two metrics differ: this one finds a little more, the other one is faster.
 
 use std::{
     marker::PhantomData,
@@ -55,6 +56,8 @@ pub struct F32Fast;
 pub struct F16;
 /// 8 bits.
 pub struct I8;
+/// 8 bits, compared by the cosine of the codes.
+pub struct I8Cos;
 
 impl Kind for F32 {
     const CODE: ScalarKind = ScalarKind::F32;
@@ -89,6 +92,16 @@ impl Kind for F16 {
 }
 
 impl Kind for I8 {
+    const CODE: ScalarKind = ScalarKind::I8;
+    const METRIC: MetricKind = MetricKind::IP;
+    const IS_REPLACED: bool = false;
+
+    fn replace_metric(index: &mut Index, dim: usize, counter: Option<Counter>) {
+        replace(index, dim, counter, |a: &[i8], b| 1.0 - i8::dot(a, b).unwrap_or_default());
+    }
+}
+
+impl Kind for I8Cos {
     const CODE: ScalarKind = ScalarKind::I8;
     const METRIC: MetricKind = MetricKind::Cos;
     const IS_REPLACED: bool = false;

@@ -36,7 +36,8 @@ pub fn measure(
         return Err(ours.troubles.join("; ").into());
     }
     let truth = Truth::new(data, options.k as usize);
-    let mut run = Run { options, data, truth, peers, records, round: 0, turn: 0 };
+    let mut run =
+        Run { options, data, truth, peers, records, round: 0, turn: 0, is_first_build: true };
     let rounds = options.common.rounds;
     let build_rounds = options.build_rounds.unwrap_or(rounds);
     for round in 0..rounds {
@@ -71,6 +72,8 @@ struct Run<'a> {
     records: Records,
     round: u32,
     turn: usize,
+    /// Whether the processes have built nothing yet.
+    is_first_build: bool,
 }
 
 /// How a search is made.
@@ -122,11 +125,15 @@ impl Run<'_> {
         eprintln!("round {} of {}: {what}", self.round + 1, self.options.common.rounds);
     }
 
-    /// Builds every index anew, slice by slice in turns.
+    /// Builds every index anew, in processes of their own, slice by slice in turns.
     fn build(&mut self, threads: usize) -> Result<(), Failure> {
         self.say(&format!("building, threads: {threads}"));
         let rows = self.data.base.len();
-        self.each(|peer, _| {
+        let is_first = std::mem::take(&mut self.is_first_build);
+        self.each(|peer, context| {
+            if !is_first {
+                peer.open(context.options, context.data)?;
+            }
             peer.building_s = 0.0;
             peer.ask::<Done>(&Request::Reset { threads }).map(drop)
         })?;

@@ -46,7 +46,13 @@ impl Peer {
         peer
     }
 
-    fn open(&mut self, options: &Options, data: &DataSet) -> Result<(), Failure> {
+    /// Starts it anew: an index that is to be weighed must not find what another left behind.
+    ///
+    /// # Errors
+    /// It does not start, or refuses the vectors.
+    pub fn open(&mut self, options: &Options, data: &DataSet) -> Result<(), Failure> {
+        // The old process ends before the new one begins.
+        self.worker = None;
         self.worker = Some(start(options, self.name)?);
         let request = Request::Open {
             folder: data.source.folder.clone(),

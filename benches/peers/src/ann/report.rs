@@ -18,8 +18,9 @@ use crate::{
 /// The recalls at which rates are compared.
 const LEVELS: [f64; 4] = [0.90, 0.95, 0.98, 0.99];
 
-/// Below that, the plot of recall would be wide and say little.
-const RECALL_MIN: f64 = 0.8;
+/// What the plots show; below they would be wide and say little, above a single row found or not
+/// would be far.
+const RECALL_SHOWN: std::ops::RangeInclusive<f64> = 0.8..=0.9995;
 
 /// One call for one query, or one for many.
 #[derive(Clone, Copy, PartialEq)]
@@ -83,10 +84,8 @@ pub fn plot(options: &Options, peers: &[Peer], records: &Records) -> Result<(), 
         let calls = better_calls(options, peer, records);
         let points = median_sweep(options, peer, records, calls)
             .into_iter()
-            .map(|(_, point)| (point.recall, point.qps))
-            .filter(|point| point.0 >= RECALL_MIN)
-            .collect();
-        Series { name: label(peer, calls), points }
+            .map(|(_, point)| (point.recall, point.qps));
+        Series { name: label(peer, calls), points: shown(peer, points) }
     });
     let k = options.k;
     let title = format!("Recall against queries per second (k = {k}, one thread)");
@@ -101,10 +100,8 @@ pub fn plot(options: &Options, peers: &[Peer], records: &Records) -> Result<(), 
     let visits = peers.iter().map(|peer| {
         let points = median_sweep(options, peer, records, Calls::Single)
             .into_iter()
-            .filter_map(|(ef, point)| Some((point.recall, visits(records, peer, ef)?)))
-            .filter(|point| point.0 >= RECALL_MIN)
-            .collect();
-        Series { name: peer.name.to_owned(), points }
+            .filter_map(|(ef, point)| Some((point.recall, visits(records, peer, ef)?)));
+        Series { name: peer.name.to_owned(), points: shown(peer, points) }
     });
     let title = format!("Recall against distances computed per query (k = {k})");
     let axes = Axes { title: &title, y: "distances per query", ..axes };
@@ -113,6 +110,16 @@ pub fn plot(options: &Options, peers: &[Peer], records: &Records) -> Result<(), 
         &axes,
         &visits.collect::<Vec<_>>(),
     )
+}
+
+/// The points within the plot. One that misses nothing at any width is a line across.
+fn shown(peer: &Peer, points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
+    if peer.has_ef() {
+        return points.filter(|point| RECALL_SHOWN.contains(&point.0)).collect();
+    }
+    points
+        .flat_map(|(_, y)| [RECALL_SHOWN.start(), RECALL_SHOWN.end()].map(|recall| (*recall, y)))
+        .collect()
 }
 
 fn label(peer: &Peer, calls: Calls) -> String {

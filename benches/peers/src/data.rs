@@ -234,21 +234,64 @@ pub fn make(dir: &Path, made: Made) -> Result<Source, Failure> {
     };
     write("base.f32", rows)?;
     write("queries.f32", queries)?;
-    let base = Rows::open(&folder.join("base.f32"), dim)?;
-    let queries = Rows::open(&folder.join("queries.f32"), dim)?;
-    let truth: Vec<u8> =
-        exact(&base, &queries, TRUTH_LEN).into_iter().flat_map(u32::to_le_bytes).collect();
-    // Renamed when it is whole: its presence says that the folder is finished.
-    let unfinished = folder.join("gt100.i32.part");
-    fs::write(&unfinished, truth)?;
-    fs::rename(&unfinished, folder.join("gt100.i32"))?;
+    write_truth(&source)?;
     Ok(source)
 }
 
-/// The `k` rows of unit length that are most similar to each query, best first, by brute force on
-/// all processors; similarities are added up in f32 by blocks, then in f64.
+/// Takes the first rows and queries of a folder into one of its own below `dir`, with the truth
+/// about them; finds what an earlier call took.
+///
+/// # Errors
+/// The folder has fewer, or a file cannot be read or written.
+pub fn cut(dir: &Path, from: &Source, rows: usize, queries: usize) -> Result<Source, Failure> {
+    let name = from.folder.file_name().map_or("data".into(), |name| name.to_string_lossy());
+    let folder = dir.join(format!("{name}-first-{rows}x{}-{queries}", from.dim));
+    let source = Source { folder: folder.clone(), dim: from.dim };
+    fs::create_dir_all(&folder)?;
+    let mut is_there = folder.join("gt100.i32").exists();
+    for (name, count) in [("base.f32", rows), ("queries.f32", queries)] {
+        let all = Rows::open(&from.folder.join(name), from.dim)?;
+        if all.len() < count {
+            return Err(format!("{name} has {} rows, not {count}", all.len()).into());
+        }
+        let bytes = &all.map[..count * from.dim * size_of::<f32>()];
+        // Another folder of the same name may have been cut before.
+        if fs::read(folder.join(name)).is_ok_and(|there| there == bytes) {
+            continue;
+        }
+        is_there = false;
+        fs::write(folder.join(name), bytes)?;
+    }
+    if is_there {
+        return Ok(source);
+    }
+    write_truth(&source)?;
+    Ok(source)
+}
+
+/// Writes `gt100.i32` to a folder that has the vectors.
+fn write_truth(source: &Source) -> Result<(), Failure> {
+    let base = Rows::open(&source.folder.join("base.f32"), source.dim)?;
+    let queries = Rows::open(&source.folder.join("queries.f32"), source.dim)?;
+    if base.len() < TRUTH_LEN {
+        return Err(format!("{} rows are fewer than {TRUTH_LEN}", base.len()).into());
+    }
+    let truth: Vec<u8> =
+        exact(&base, &queries, TRUTH_LEN).into_iter().flat_map(u32::to_le_bytes).collect();
+    // Renamed when it is whole: its presence says that the folder is finished.
+    let unfinished = source.folder.join("gt100.i32.part");
+    fs::write(&unfinished, truth)?;
+    fs::rename(&unfinished, source.folder.join("gt100.i32"))?;
+    Ok(())
+}
+
+/// The `k` rows that are most similar to each query by cosine, best first, by brute force
+/// on all processors, added up in f64.
 fn exact(base: &Rows, queries: &Rows, k: usize) -> Vec<u32> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
+    let norms: Vec<f64> =
+        base.all().chunks_exact(base.dim).map(|row| dot_in_blocks(row, row).sqrt()).collect();
+    let norms = norms.as_slice();
     let indices: Vec<usize> = (0..queries.len()).collect();
     let share = indices.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
@@ -258,7 +301,7 @@ fn exact(base: &Rows, queries: &Rows, k: usize) -> Vec<u32> {
                 scope.spawn(move || {
                     share
                         .iter()
-                        .flat_map(|query| nearest(base, queries.row(*query), k))
+                        .flat_map(|query| nearest(base, norms, queries.row(*query), k))
                         .collect::<Vec<u32>>()
                 })
             })
@@ -270,10 +313,14 @@ fn exact(base: &Rows, queries: &Rows, k: usize) -> Vec<u32> {
     })
 }
 
-fn nearest(base: &Rows, query: &[f32], k: usize) -> Vec<u32> {
+fn nearest(base: &Rows, norms: &[f64], query: &[f32], k: usize) -> Vec<u32> {
     let mut scored: Vec<(f64, u32)> = (0..)
         .zip(base.all().chunks_exact(query.len()))
-        .map(|(row, values)| (-dot_in_blocks(query, values), row))
+        .zip(norms)
+        .map(|((row, values), norm)| {
+            let dot = dot_in_blocks(query, values);
+            (if *norm == 0.0 { 0.0 } else { -dot / norm }, row)
+        })
         .collect();
     let by_score = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
     scored.select_nth_unstable_by(k - 1, by_score);
@@ -317,6 +364,29 @@ mod tests {
                 assert_eq!(better, 9);
             }
         }
+    }
+
+    #[test]
+    fn a_cut_folder_has_the_first_rows_and_its_own_truth() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Made { shape: Shape::Clustered, rows: 300, queries: 6, dim: 9, seed: 2 };
+        let whole = make(dir.path(), made).unwrap();
+        // Lengths other than 1 change the inner products, and must not change the truth.
+        let scaled: Vec<u8> = Rows::open(&whole.folder.join("base.f32"), 9)
+            .unwrap()
+            .all()
+            .chunks(9)
+            .zip(1..)
+            .flat_map(|(row, by)| row.iter().map(move |value| value * (by % 7 + 1) as f32))
+            .flat_map(f32::to_le_bytes)
+            .collect();
+        fs::write(whole.folder.join("base.f32"), scaled).unwrap();
+        let cut = DataSet::open(cut(dir.path(), &whole, 150, 4).unwrap()).unwrap();
+        assert_eq!((cut.base.len(), cut.queries.len()), (150, 4));
+        for (query, least) in cut.similarity_at(10).into_iter().enumerate() {
+            assert_eq!((0..150).filter(|row| cut.similarity(query, *row) > least).count(), 9);
+        }
+        assert!(super::cut(dir.path(), &whole, 301, 4).is_err());
     }
 
     #[test]

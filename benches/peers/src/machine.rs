@@ -139,6 +139,14 @@ fn disk_of(path: &Path) -> String {
         .map_or_else(|| "unknown".to_owned(), |(_, disk)| disk)
 }
 
+/// The version of a crate of interest, as this program was built with it.
+pub fn version_of(name: &str) -> String {
+    versions(include_str!("../Cargo.lock"))
+        .into_iter()
+        .find(|version| version.split(' ').next() == Some(name))
+        .unwrap_or_else(|| name.to_owned())
+}
+
 /// "name version" of each crate of interest in the text of a lock file.
 fn versions(lock: &str) -> Vec<String> {
     let quoted = |line: &str, key: &str| {

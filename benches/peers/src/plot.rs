@@ -26,8 +26,6 @@ pub struct Series {
 /// How values are laid along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Equal differences are equally far apart.
-    Linear,
     /// Equal ratios are equally far apart; values are positive.
     Log,
     /// For shares below 1: 0.9, 0.99 and 0.999 are equally far apart.
@@ -73,7 +71,6 @@ impl Scale {
     /// Where `value` lies on a linear axis; none where it cannot be shown.
     fn place(self, value: f64) -> Option<f64> {
         let place = match self {
-            Self::Linear => value,
             Self::Log => value.log10(),
             Self::Nines => -(1.0 - value).max(LAST_NINE).log10(),
         };
@@ -82,7 +79,6 @@ impl Scale {
 
     fn value(self, place: f64) -> f64 {
         match self {
-            Self::Linear => place,
             Self::Log => 10_f64.powf(place),
             Self::Nines => 1.0 - 10_f64.powf(-place),
         }
@@ -91,18 +87,6 @@ impl Scale {
     /// Round values between two places, about half a dozen.
     fn ticks(self, from: f64, to: f64) -> Vec<f64> {
         let values: Vec<f64> = match self {
-            Self::Linear => {
-                let rough = (to - from) / 6.0;
-                let power = 10_f64.powf(rough.log10().floor());
-                let step = [1.0, 2.0, 5.0, 10.0]
-                    .map(|factor| factor * power)
-                    .into_iter()
-                    .find(|step| *step >= rough)
-                    .unwrap_or(rough);
-                let first = (from / step).ceil() as i64;
-                let last = (to / step).floor() as i64;
-                (first..=last).map(|count| count as f64 * step).collect()
-            }
             Self::Log => {
                 let factors: &[f64] = match to - from {
                     span if span < 0.8 => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
@@ -292,7 +276,6 @@ mod tests {
 
     #[test]
     fn ticks_are_round() {
-        assert_eq!(labels(Scale::Linear, 0.0, 1.0), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
         assert_eq!(labels(Scale::Log, 1.0, 64.0), ["1", "2", "5", "10", "20", "50"]);
         assert_eq!(labels(Scale::Log, 900.0, 2e6), ["1000", "10k", "100k", "1M"]);
         assert_eq!(labels(Scale::Nines, 0.9, 0.99), ["0.9", "0.95", "0.98", "0.99"]);
@@ -301,7 +284,7 @@ mod tests {
     #[test]
     fn what_cannot_be_shown_is_left_out() {
         assert_eq!(Scale::Log.place(0.0), None);
-        assert_eq!(Scale::Linear.place(f64::NAN), None);
+        assert_eq!(Scale::Log.place(f64::NAN), None);
         assert_eq!(Scale::Nines.place(1.0), Some(6.0));
     }
 

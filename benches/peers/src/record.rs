@@ -81,6 +81,11 @@ impl Records {
         Ok(())
     }
 
+    /// All measurements, in the order in which they were made.
+    pub fn all(&self) -> impl Iterator<Item = &Record> {
+        self.all.iter()
+    }
+
     /// The figure `value` of `competitor` in every round that measured it under these conditions.
     pub fn rounds(
         &self,

@@ -114,6 +114,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         )
         .into());
     }
+    if common.dim != payload::DIM {
+        return Err(format!("records of 1,600 bytes have {} components", payload::DIM).into());
+    }
+    if common.data.is_some() {
+        eprintln!("the vectors of --data are not used: these records are made, always the same");
+    }
     std::fs::create_dir_all(&common.out)?;
     let scratch = Scratch::new(options.scratch.as_ref().unwrap_or(&common.out))?;
     let machine = Machine::here(scratch.path());

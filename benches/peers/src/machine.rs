@@ -7,6 +7,8 @@ use serde::Serialize;
 /// Where and how a run was made.
 #[derive(Debug, Serialize)]
 pub struct Machine {
+    /// The commit of this tree, and whether it was changed since.
+    pub commit: String,
     /// The command, as it was given.
     pub command: String,
     /// Seconds since 1970.
@@ -65,7 +67,8 @@ impl Machine {
         let flags: Vec<&str> = field("flags").split_whitespace().collect();
         let kernel = rustix::system::uname();
         Self {
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            commit: commit(),
+            command: format!("peers {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
             unix_time_s: std::time::SystemTime::UNIX_EPOCH
                 .elapsed()
                 .map_or(0, |elapsed| elapsed.as_secs()),
@@ -82,8 +85,11 @@ impl Machine {
             rustc: output_of(Command::new("rustc").arg("--version")),
             versions: versions(include_str!("../Cargo.lock")),
             flags: format!(
-                "release{}",
-                option_env!("RUSTFLAGS").map(|f| format!(", RUSTFLAGS={f}")).unwrap_or_default()
+                "release{}{}",
+                option_env!("RUSTFLAGS").map(|f| format!(", RUSTFLAGS={f}")).unwrap_or_default(),
+                option_env!("LIBSQLITE3_FLAGS")
+                    .map(|f| format!(", LIBSQLITE3_FLAGS={f}"))
+                    .unwrap_or_default(),
             ),
             load_before: fs::read_to_string("/proc/loadavg")
                 .ok()
@@ -95,7 +101,10 @@ impl Machine {
     /// A few lines for the head of a report.
     pub fn describe(&self) -> String {
         format!(
-            "{} ({} cores, {} GB, {}), {}, {}\n{}; {}\n{}\nload before: {}",
+            "{}, commit {}, {}\n{} ({} cores, {} GB, {}), {}, {}\n{}; {}\n{}\nload before: {}",
+            self.command,
+            self.commit,
+            date(self.unix_time_s),
             self.cpu,
             self.cores,
             self.memory_bytes >> 30,
@@ -115,6 +124,25 @@ fn output_of(command: &mut Command) -> String {
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default()
+}
+
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        output_of(Command::new("git").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments))
+    };
+    match git(&["rev-parse", "--short", "HEAD"]) {
+        hash if hash.is_empty() => "unknown".to_owned(),
+        hash if git(&["status", "--porcelain"]).is_empty() => hash,
+        hash => format!("{hash} with changes"),
+    }
+}
+
+/// "2024-12-31", in UTC.
+fn date(unix_time_s: u64) -> String {
+    i64::try_from(unix_time_s)
+        .ok()
+        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+        .map_or_else(|| "unknown".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
 }
 
 fn memory_bytes() -> u64 {
@@ -169,6 +197,12 @@ mod tests {
     fn versions_come_from_the_lock_file() {
         let lock = "version = 4\n\n[[package]]\nname = \"redb\"\nversion = \"4.6.0\"\n\n[[package]]\nname = \"other\"\nversion = \"1.0.0\"\n";
         assert_eq!(versions(lock), ["redb 4.6.0"]);
+    }
+
+    #[test]
+    fn dates_are_civil() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(1_735_689_599), "2024-12-31");
     }
 
     #[test]

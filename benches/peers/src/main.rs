@@ -7,6 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod ann;
+mod compare;
 mod data;
 mod log;
 mod machine;
@@ -36,6 +37,8 @@ enum Command {
     Log(log::Options),
     /// A service's day in a minute: writers, searchers, look-ups, ranges and outcomes at set rates.
     Mixed(mixed::Options),
+    /// Tell how far the ratios of two runs of the same command are apart.
+    Compare(compare::Options),
     /// Answer as one competitor; the driver starts these.
     #[command(hide = true)]
     Worker { bench: String, competitor: String },
@@ -66,6 +69,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ann(options) => ann::run(&options),
         Command::Log(options) => log::run(&options),
         Command::Mixed(options) => mixed::run(&options),
+        Command::Compare(options) => compare::run(&options),
         Command::Worker { bench, competitor } => match bench.as_str() {
             "ann" => ann::work(&competitor),
             "log" => log::work(&competitor),

@@ -139,7 +139,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let dirs = tempfile::tempdir_in(scratch.canonicalize()?)?;
 
     let mut workers = start(options, &source, rows, dirs.path(), &mut records)?;
-    let mut curves: Vec<(String, Kind, Vec<(f64, f64)>)> = Vec::new();
+    let mut curves: Vec<Curve> = Vec::new();
     for round in 0..common.rounds {
         // Every second round goes the other way, so that nobody always follows the same neighbor.
         workers.reverse();
@@ -153,7 +153,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             for (kind, report) in KINDS.into_iter().zip(report.kinds) {
                 add(&mut records, round, worker.name(), kind, &report)?;
                 if round + 1 == common.rounds {
-                    curves.push((worker.name().to_owned(), kind, report.curve));
+                    let name = worker.name().to_owned();
+                    curves.push(Curve { name, kind, points: report.curve });
                 }
             }
         }
@@ -285,18 +286,22 @@ fn print_tables(options: &Options, records: &Records, names: &[&str], rows: usiz
     }
 }
 
-fn draw(
-    out: &Path,
-    curves: &[(String, Kind, Vec<(f64, f64)>)],
-    names: &[&str],
-) -> Result<(), Failure> {
+/// Latencies of one kind and competitor in the last round.
+struct Curve {
+    name: String,
+    kind: Kind,
+    /// (share, microseconds)
+    points: Vec<(f64, f64)>,
+}
+
+fn draw(out: &Path, curves: &[Curve], names: &[&str]) -> Result<(), Failure> {
     for kind in KINDS {
         let series: Vec<Series> = names
             .iter()
             .filter_map(|name| {
-                let (_, _, curve) =
-                    curves.iter().find(|(of, what, _)| of == name && *what == kind)?;
-                Some(Series { name: (*name).to_owned(), points: curve.clone() })
+                let curve =
+                    curves.iter().find(|curve| curve.name == *name && curve.kind == kind)?;
+                Some(Series { name: (*name).to_owned(), points: curve.points.clone() })
             })
             .collect();
         let axes = Axes {

@@ -241,21 +241,9 @@ impl Run<'_> {
     /// Takes single latencies, idle and then beside a writer.
     fn take_latencies(&mut self, with_writers: bool) -> Result<(), Failure> {
         self.say("single latencies, idle");
-        self.each(|peer, context| match context.beside(peer, false, true) {
-            Ok(taken) => context.record_latency(peer, "idle", &taken),
-            // One that cannot search and insert at once may refuse the question altogether.
-            Err(_) => {
-                let searched = context.ask_search(
-                    peer,
-                    How { ef: EF_OF_ONE, threads: 1, is_batched: false },
-                    context.data.queries.len(),
-                    1,
-                )?;
-                let Some(latency) = searched.latency else { return Ok(()) };
-                let searches_per_s = context.data.queries.len() as f64 / searched.seconds;
-                let taken = Besides { latency, searches_per_s, inserted_per_s: 0.0 };
-                context.record_latency(peer, "idle", &taken)
-            }
+        self.each(|peer, context| {
+            let taken = context.beside(peer, false, true)?;
+            context.record_latency(peer, "idle", &taken)
         })?;
         if !with_writers {
             return Ok(());
@@ -350,11 +338,14 @@ impl Context<'_> {
         if !peer.has_batches {
             return Ok(());
         }
-        if self.ask_search(peer, how, 1, 1).is_err() {
-            peer.has_batches = false;
-            return Ok(());
+        match self.ask_search(peer, how, 1, 1) {
+            Ok(_) => self.search(peer, measure, how),
+            Err(error) => {
+                peer.has_batches = false;
+                peer.note(&error);
+                Ok(())
+            }
         }
-        self.search(peer, measure, how)
     }
 
     fn beside(&self, peer: &mut Peer, write: bool, wait_linked: bool) -> Result<Besides, Failure> {

@@ -148,12 +148,9 @@ impl Competitor for HnswRs {
         Ok((counter.load(Relaxed) - before) as f64 / self.queries.len() as f64)
     }
 
-    fn add(&self, first_number: usize, rows: &[f32], _wait: bool) -> Result<(), Failure> {
-        let index = self.index()?;
-        let dim = self.queries.row(0).len();
-        for (number, row) in (first_number..).zip(rows.chunks_exact(dim)) {
-            index.insert_slice((row, number));
-        }
-        Ok(())
+    fn add(&self, _first_number: usize, _rows: &[f32], _wait: bool) -> Result<(), Failure> {
+        Err("its documentation: \"it is not possible to do parallel insertion and parallel \
+             searching simultaneously in different threads\""
+            .into())
     }
 }

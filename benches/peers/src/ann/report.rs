@@ -56,8 +56,9 @@ pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Record
         }
     }
     let rounds = options.common.rounds;
+    let builds = options.build_rounds.unwrap_or(rounds).min(rounds);
     println!(
-        "\n## Build and memory (medians of {rounds} rounds)\n\n{}",
+        "\n## Build and memory (medians of {builds} builds; below, of {rounds} rounds)\n\n{}",
         build(data, peers, records)
     );
     println!(
@@ -66,7 +67,8 @@ pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Record
     let ours_over_theirs = at_levels(options, peers, records);
     println!("## Queries per second at recall@{}, one thread\n\n{ours_over_theirs}", options.k);
     println!(
-        "The ratio is ours over theirs, round by round: the median, and the spread in brackets.\n"
+        "The ratio is ours over theirs, round by round: the median, and the spread in brackets. \
+         ≥: its narrowest beam already finds more than that.\n"
     );
     println!("## The sweep, one thread\n\n{}", sweep(options, peers, records));
     if records.all().any(|record| record.measure == THREADS) {
@@ -261,7 +263,17 @@ fn at_levels(options: &Options, peers: &[Peer], records: &Records) -> Table {
         for level in LEVELS {
             let theirs = rates_at(options, peer, records, calls, level);
             let rates: Vec<f64> = theirs.iter().copied().flatten().collect();
-            cells.push(median(&rates).map_or_else(|| "never".to_owned(), number));
+            // Its narrowest beam already finds more: what it would reach at this level is unknown.
+            let at_least = match median_sweep(options, peer, records, calls).first() {
+                Some((_, first)) if first.recall > level => "≥ ",
+                _ => "",
+            };
+            cells.push(
+                median(&rates).map_or_else(
+                    || "never".to_owned(),
+                    |rate| format!("{at_least}{}", number(rate)),
+                ),
+            );
             let ours = ours
                 .map(|ours| rates_at(options, ours, records, Calls::Single, level))
                 .unwrap_or_default();

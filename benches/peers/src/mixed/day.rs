@@ -68,17 +68,18 @@ fn rate(rates: Rates, kind: Kind) -> f64 {
 
 /// When requests are due, counted from the start: independent of one another, `rate` a second.
 fn arrivals(rate: f64, during: Duration, seed: u64) -> Vec<Duration> {
-    let mut random = Random::new(seed);
-    let mut arrivals = Vec::new();
-    let mut at = 0.0;
-    while rate > 0.0 {
-        at -= (1.0 - random.unit()).ln() / rate;
-        if at >= during.as_secs_f64() {
-            break;
-        }
-        arrivals.push(Duration::from_secs_f64(at));
+    if rate <= 0.0 {
+        return Vec::new();
     }
-    arrivals
+    let mut random = Random::new(seed);
+    let gaps = std::iter::repeat_with(|| -(1.0 - random.unit()).ln() / rate);
+    gaps.scan(0.0, |at, gap| {
+        *at += gap;
+        Some(*at)
+    })
+    .take_while(|at| *at < during.as_secs_f64())
+    .map(Duration::from_secs_f64)
+    .collect()
 }
 
 impl Day {

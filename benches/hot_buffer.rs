@@ -1,7 +1,8 @@
 //! What does the hot buffer cost?
 //!
 //! - `hot_buffer/push`: how fast are intents pushed into an empty buffer, growth included? Each
-//!   has a parent.
+//!   has a parent. This is the public `HotBuffer` with embeddings of its own; the engine's refers to
+//!   rows of the index instead, and `ingest` has its cost.
 //! - `hot_buffer/flush`: how fast does a full one become the bytes of a TBF segment?
 
 mod common;

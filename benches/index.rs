@@ -15,7 +15,7 @@ use std::cell::LazyCell;
 
 use common::{Clusters, DIM, indexed, intents, sized};
 use criterion::{
-    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+    BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use tala_core::Intent;
 use tala_store::{Query, QueryEngine, StorageEngine};
@@ -43,10 +43,14 @@ fn insert(criterion: &mut Criterion) {
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements(intents.len() as u64));
     group.bench_function("engine", |bencher| {
-        bencher.iter_with_large_drop(|| indexed(StorageEngine::options(DIM), intents.clone()));
+        bencher.iter_batched(
+            || intents.clone(),
+            |intents| indexed(StorageEngine::options(DIM), intents),
+            BatchSize::PerIteration,
+        );
     });
     group.bench_function("query engine", |bencher| {
-        bencher.iter_with_large_drop(|| query_engine(intents.clone()));
+        bencher.iter_batched(|| intents.clone(), query_engine, BatchSize::PerIteration);
     });
 }
 

@@ -68,11 +68,16 @@ fn append_sync(criterion: &mut Criterion) {
         let intents = intents(records);
         group.throughput(Throughput::Elements(records as u64));
         group.bench_function(BenchmarkId::from_parameter(records), |bencher| {
-            let dir = scratch_dir();
-            let mut wal = Wal::create(dir.path().join("log")).unwrap();
-            bencher.iter(|| {
-                append_all(&mut wal, &intents);
-                wal.sync().unwrap();
+            bencher.iter_custom(|iterations| {
+                // A directory for each sample, so that the files of a long run do not add up.
+                let dir = scratch_dir();
+                let mut wal = Wal::create(dir.path().join("log")).unwrap();
+                let start = Instant::now();
+                for _ in 0..iterations {
+                    append_all(&mut wal, &intents);
+                    wal.sync().unwrap();
+                }
+                start.elapsed()
             });
         });
     }
@@ -132,11 +137,9 @@ fn fdatasync(criterion: &mut Criterion) {
         let bytes = vec![0x5A; len];
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(name, |bencher| {
-            let dir = scratch_dir();
-            let mut number = FileNumber(0);
             bencher.iter_custom(|iterations| {
-                number = number.next();
-                let mut log = create_log(dir.path(), number).unwrap();
+                let dir = scratch_dir();
+                let mut log = create_log(dir.path(), FileNumber(1)).unwrap();
                 let mut total = Duration::ZERO;
                 for _ in 0..iterations {
                     log.append(&bytes).unwrap();

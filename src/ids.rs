@@ -6,9 +6,10 @@ use tala_core::IntentId;
 
 /// A map by id.
 ///
-/// Ids are any 16 bytes that a caller chooses, so the hash is keyed anew for each map: without the
-/// key nobody can choose ids that collide. Every write looks into four such maps, so the hash is a
-/// fast one, of two multiplications for an id.
+/// Ids are any 16 bytes that a caller chooses, so the hash is keyed at random. Every write looks
+/// into three such maps, so it is a fast one, of two multiplications for an id. It withstands ids
+/// that happen to be regular, or were chosen to collide elsewhere; it does not claim to withstand
+/// somebody who measures this process for long in order to learn the key.
 pub type IdMap<V> = HashMap<IntentId, V, foldhash::fast::RandomState>;
 
 /// Place of a write in the one order of all writes of a store; the first is 1.

@@ -30,8 +30,8 @@ pub struct Publisher {
     hot_ops: Vec<HotOp>,
     /// The last operation prepared.
     last: SeqNo,
-    /// Whether the hot buffer is full. Kept here, since only the publisher changes the buffer, and
-    /// is asked after every round.
+    /// Equals `is_full` of the hot buffer, which only the publisher changes: the log's writer asks
+    /// after every round, and the buffer's lock need not be taken for that.
     is_hot_full: bool,
 }
 
@@ -102,10 +102,11 @@ impl Publisher {
     }
 
     fn take_hot(&mut self) -> HotBuffer {
-        let full = self.view.hot.lock().take();
+        let mut hot = self.view.hot.lock();
+        debug_assert_eq!(self.is_hot_full, is_full(&hot, self.flusher.is_some()));
         self.is_hot_full = false;
         self.view.metrics.hot_buffer_len.store(0, Relaxed);
-        full
+        hot.take()
     }
 }
 

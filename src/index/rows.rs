@@ -118,7 +118,8 @@ impl RowsWriter {
         let start = UnsafeCell::raw_get(quads.as_ptr()).cast::<f32>();
         let padding = quads.len() * QUAD_FLOATS - values.len();
         // SAFETY: `quads` has room for `dim` floats or more, and there are `dim` values or fewer, so
-        // both parts lie inside it; `values` is a shared slice, which no cell of ours is part of.
+        // both parts lie inside it. The two do not overlap: a slice that comes from `Rows::get` lies
+        // below `len`, and rows lie apart.
         // Writing through the pointer is what the cells allow, and it may reach all of them. No
         // reference into this row exists: `get` gives none at or above `len`, and this row's number
         // is `len`. No other thread writes: `self` is the only writer, borrowed mutably.

@@ -2,6 +2,7 @@
 # Everything that has to pass before a change is kept: formatting, lints, documentation, all tests,
 # the loom models, the examples, the benches, the demo. Needs cargo and a C compiler, and fetches
 # crates.
+# TALA_PEERS=1 also checks benches/peers, whose competitors take ten minutes to compile.
 # TALA_KILLS=N sets the kills per durability level; see README.md for the other switches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,6 +36,7 @@ benches() {
 
 step "Rust version" check_rust_version
 step "Formatting" cargo fmt --all --check
+step "Formatting of the comparison" cargo fmt --manifest-path benches/peers/Cargo.toml --check
 step "Lints" cargo clippy --workspace --all-targets -- -D warnings
 step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
@@ -43,6 +45,11 @@ step "Loom models" loom -- --nocapture
 step "Examples" cargo run --release --quiet --example quickstart
 step "Examples" cargo run --release --quiet --example many_writers
 step "Benches" benches
+if [ "${TALA_PEERS:-0}" = 1 ]; then
+    step "Lints of the comparison" \
+        cargo clippy --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
+    step "Tests of the comparison" cargo test --manifest-path benches/peers/Cargo.toml --quiet
+fi
 step "Demo" cargo run --release --quiet -- demo
 
 printf '\nAll checks passed in %s s.\n' "$SECONDS"

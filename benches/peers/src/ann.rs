@@ -28,6 +28,8 @@ mod tala;
 mod usearch;
 mod vectors;
 
+pub use score::Truth;
+
 /// Options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
@@ -139,18 +141,6 @@ fn start(options: &Options, name: &'static str) -> Result<Worker, Failure> {
     Worker::start(name, command)
 }
 
-/// The names asked for, ours always.
-fn names(only: &[String]) -> Result<Vec<&'static str>, Failure> {
-    let all = || IN_RUST.into_iter().chain(IN_PYTHON);
-    if let Some(name) = only.iter().find(|name| !all().any(|known| known == name.as_str())) {
-        let all: Vec<&str> = all().collect();
-        return Err(format!("no such competitor: {name}; there are {}", all.join(", ")).into());
-    }
-    Ok(all()
-        .filter(|name| only.is_empty() || *name == OURS || only.iter().any(|one| one == name))
-        .collect())
-}
-
 /// Finds or makes the vectors.
 fn source(options: &Options) -> Result<Source, Failure> {
     let Common { data, dim, out, .. } = &options.common;
@@ -180,7 +170,7 @@ fn source(options: &Options) -> Result<Source, Failure> {
 /// The vectors or the results cannot be read or written, or ours failed.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let out = &options.common.out;
-    let names = names(&options.common.only)?;
+    let names = options.common.chosen(&[&IN_RUST[..], &IN_PYTHON].concat())?;
     let mut options = options.clone();
     options.ef.sort_unstable();
     options.ef.dedup();
@@ -208,16 +198,4 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let (peers, records) = driver::measure(&options, &data, &names, records)?;
     report::print(&options, &data, &peers, &records);
     report::plot(&options, &peers, &records)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ours_is_always_there_and_unknown_names_are_refused() {
-        assert_eq!(names(&[]).unwrap().len(), IN_RUST.len() + IN_PYTHON.len());
-        assert_eq!(names(&["exact".to_owned()]).unwrap(), [OURS, "exact"]);
-        assert!(names(&["ex".to_owned()]).is_err());
-    }
 }

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::{
-    Common, Failure, machine::Machine, record::Records, stats::LatencySummary, worker::Worker,
+    Common, Failure, machine::Machine, record::Records, scratch::Scratch, stats::LatencySummary,
+    worker::Worker,
 };
 
 mod bare;
@@ -32,7 +33,7 @@ mod trial;
 use contest::{Contestant, Kind, ROCKSDB};
 use disk::Appends;
 use report::{Said, Setting};
-use trial::{Plan, Scratch};
+use trial::Plan;
 
 /// A part of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -106,14 +107,7 @@ pub fn work(competitor: &str) -> Result<(), Failure> {
 /// Ours failed, or the results cannot be written.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let common = &options.common;
-    let families = contest::families();
-    if let Some(unknown) = common.only.iter().find(|name| !families.contains(&name.as_str())) {
-        return Err(format!(
-            "no competitor is called {unknown}; there are: {}",
-            families.join(", ")
-        )
-        .into());
-    }
+    common.chosen(&contest::families())?;
     if common.dim != payload::DIM {
         return Err(format!("records of 1,600 bytes have {} components", payload::DIM).into());
     }
@@ -170,7 +164,8 @@ impl Driver<'_> {
         settings
     }
 
-    /// Those of `all` that take part, beginning with another one in each round.
+    /// Those of `all` that take part, beginning with another one in each round, and in every second
+    /// round backwards: whoever leaves the disk busy leaves it so to different neighbors.
     fn turn(&self, all: &'static [Contestant], round: u32) -> Vec<&'static Contestant> {
         let mut turn: Vec<_> = all
             .iter()
@@ -179,6 +174,9 @@ impl Driver<'_> {
             .collect();
         let first = round as usize % turn.len();
         turn.rotate_left(first);
+        if !round.is_multiple_of(2) {
+            turn.reverse();
+        }
         turn
     }
 

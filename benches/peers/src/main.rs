@@ -14,6 +14,7 @@ mod machine;
 mod mixed;
 mod plot;
 mod record;
+mod scratch;
 mod stats;
 mod table;
 mod worker;
@@ -64,6 +65,20 @@ pub struct Common {
     only: Vec<String>,
 }
 
+impl Common {
+    /// Those of `all` that take part: the names of `--only`, or everybody; the first, which is
+    /// ours, always.
+    fn chosen(&self, all: &[&'static str]) -> Result<Vec<&'static str>, Failure> {
+        if let Some(unknown) = self.only.iter().find(|name| !all.contains(&name.as_str())) {
+            let all = all.join(", ");
+            return Err(format!("no competitor is called {unknown}; there are: {all}").into());
+        }
+        let is_wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|n| n == name);
+        let ours = all.first().copied();
+        Ok(all.iter().copied().filter(|name| Some(*name) == ours || is_wanted(name)).collect())
+    }
+}
+
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Ann(options) => ann::run(&options),
@@ -86,5 +101,23 @@ fn main() -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ours_is_always_there_and_unknown_names_are_refused() {
+        let all = ["ours", "exact", "other"];
+        let chosen = |only: &[&str]| {
+            let only = only.iter().map(|name| (*name).to_owned()).collect();
+            let common = Common { data: None, dim: 1, out: PathBuf::new(), rounds: 1, only };
+            common.chosen(&all)
+        };
+        assert_eq!(chosen(&[]).unwrap(), all);
+        assert_eq!(chosen(&["exact"]).unwrap(), ["ours", "exact"]);
+        assert!(chosen(&["ex"]).is_err());
     }
 }

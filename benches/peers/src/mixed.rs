@@ -21,7 +21,8 @@ use crate::{
     machine::Machine,
     plot::{self, Axes, Scale, Series},
     record::Records,
-    stats::spread,
+    scratch::Scratch,
+    stats::{median, spread},
     table::{Table, maybe, number},
     worker::{self, Worker},
 };
@@ -34,8 +35,8 @@ mod ours;
 mod service;
 mod sqlite;
 
-use day::{Day, DayReport};
-use service::{KINDS, Kind, Service};
+use day::{Day, DayReport, Loaded};
+use service::{K, KINDS, Kind, Service};
 
 /// Who takes part; the first is ours.
 const COMPETITORS: [&str; 4] = ["tala-store", "sqlite+usearch", "fjall+usearch", "nothing"];
@@ -87,8 +88,8 @@ pub struct Options {
 enum Request {
     /// Open an empty store in a directory of its own. Answers how it is used.
     Open { source: Source, dir: PathBuf, rows_max: usize },
-    /// Store and index the first rows. Answers seconds.
-    Load { rows: usize },
+    /// Store and index all rows. Answers seconds and recall.
+    Load,
     /// Live a day.
     Day { seconds: f64, rates: Rates, seed: u64 },
     /// Count what is there; every insert that was answered must be.
@@ -100,8 +101,11 @@ enum Request {
 struct KindReport {
     /// Requests that were due.
     offered: u64,
-    /// Requests that failed.
+    /// Requests that failed, or whose answer was wrong.
     failed: u64,
+    /// How long after the day's end the last of them was answered, in seconds: near 0 unless the
+    /// service is behind.
+    late_s: f64,
     /// From due to answered.
     response: crate::stats::LatencySummary,
     /// From called to answered.
@@ -116,99 +120,106 @@ struct KindReport {
 /// Ours failed, or the results cannot be written.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let common = &options.common;
+    let chosen = common.chosen(&COMPETITORS)?;
     fs::create_dir_all(&common.out)?;
-    let scratch = options.scratch.clone().unwrap_or_else(|| common.out.join("scratch"));
-    fs::create_dir_all(&scratch)?;
-    let machine = Machine::here(&scratch);
+    let scratch = Scratch::new(options.scratch.as_ref().unwrap_or(&common.out))?;
+    let machine = Machine::here(scratch.path());
     println!("{}\n", machine.describe());
-    let source = match &common.data {
-        Some(folder) => Source { folder: folder.canonicalize()?, dim: common.dim },
-        None => data::make(
-            &common.out.canonicalize()?.join("data"),
-            Made {
-                shape: Shape::Clustered,
-                rows: options.rows,
-                queries: 500,
-                dim: common.dim,
-                seed: options.seed,
-            },
-        )?,
-    };
-    let rows = options.rows.min(DataSet::open(source.clone())?.base.len());
+    let source = source(options)?;
+    let rows = DataSet::open(source.clone())?.base.len();
     let mut records = Records::create(&common.out, "mixed", &machine)?;
-    let dirs = tempfile::tempdir_in(scratch.canonicalize()?)?;
-
-    let mut workers = start(options, &source, rows, dirs.path(), &mut records)?;
+    let mut workers = start(&chosen, options, &source, rows, &scratch, &mut records)?;
     let mut curves: Vec<Curve> = Vec::new();
     for round in 0..common.rounds {
         // Every second round goes the other way, so that nobody always follows the same neighbor.
         workers.reverse();
-        for worker in &mut workers {
-            let request = Request::Day {
-                seconds: options.seconds,
-                rates: options.rates,
-                seed: options.seed + u64::from(round),
-            };
-            let report: DayReport = worker.ask(&request)?;
-            for (kind, report) in KINDS.into_iter().zip(report.kinds) {
-                add(&mut records, round, worker.name(), kind, &report)?;
-                if round + 1 == common.rounds {
-                    let name = worker.name().to_owned();
-                    curves.push(Curve { name, kind, points: report.curve });
-                }
-            }
-        }
+        workers.retain_mut(|worker| {
+            let lived = live(options, round, &scratch, worker, &mut records, &mut curves);
+            lived
+                .inspect_err(|error| println!("{} takes no further part: {error}", worker.name()))
+                .is_ok()
+        });
     }
+    print_tables(options, &records, &chosen, rows);
+    draw(&common.out, &curves, &chosen)?;
     for worker in &mut workers {
-        let closed: Closed = worker.ask(&Request::Close)?;
-        if worker.name() != "nothing" && closed.stored != closed.acknowledged {
-            return Err(format!(
-                "{} acknowledged {} intents and has {}",
-                worker.name(),
-                closed.acknowledged,
-                closed.stored
-            )
-            .into());
+        let Closed { acknowledged, stored } = worker.ask(&Request::Close)?;
+        if stored != acknowledged {
+            let name = worker.name();
+            println!("{name} acknowledged {acknowledged} intents and has {stored}");
         }
     }
-    let names: Vec<&str> = COMPETITORS
-        .into_iter()
-        .filter(|name| workers.iter().any(|worker| worker.name() == *name))
-        .collect();
-    print_tables(options, &records, &names, rows);
-    draw(&common.out, &curves, &names)
+    match workers.iter().any(|worker| worker.name() == COMPETITORS[0]) {
+        true => Ok(()),
+        false => Err("ours failed".into()),
+    }
+}
+
+/// Finds or makes the vectors.
+fn source(options: &Options) -> Result<Source, Failure> {
+    let common = &options.common;
+    let dir = common.out.canonicalize()?.join("data");
+    let Some(folder) = &common.data else {
+        let (rows, dim, seed) = (options.rows, common.dim, options.seed);
+        return data::make(&dir, Made { shape: Shape::Clustered, rows, queries: 500, dim, seed });
+    };
+    let whole = Source { folder: folder.canonicalize()?, dim: common.dim };
+    let lens = DataSet::open(whole.clone()).map(|data| (data.base.len(), data.queries.len()))?;
+    if lens.0 <= options.rows {
+        return Ok(whole);
+    }
+    data::cut(&dir, &whole, options.rows, lens.1)
+}
+
+/// One day of one competitor.
+fn live(
+    options: &Options,
+    round: u32,
+    scratch: &Scratch,
+    worker: &mut Worker,
+    records: &mut Records,
+    curves: &mut Vec<Curve>,
+) -> Result<(), Failure> {
+    // What the last one left to the disk is not this one's to wait for.
+    scratch.settle()?;
+    let Options { seconds, rates, seed, .. } = *options;
+    let request = Request::Day { seconds, rates, seed: seed + u64::from(round) };
+    let report: DayReport = worker.ask(&request)?;
+    for (kind, report) in KINDS.into_iter().zip(report.kinds) {
+        add(records, round, worker.name(), kind, &report)?;
+        curves.push(Curve { name: worker.name().to_owned(), kind, points: report.curve });
+    }
+    Ok(())
 }
 
 /// Starts and loads everybody; who cannot is named and left out, unless it is ours.
 fn start(
+    chosen: &[&'static str],
     options: &Options,
     source: &Source,
     rows: usize,
-    dirs: &Path,
+    scratch: &Scratch,
     records: &mut Records,
 ) -> Result<Vec<Worker>, Failure> {
     let inserts = options.rates.inserts * options.seconds * f64::from(options.common.rounds);
     // Arrivals are random; a fifth more than expected is never reached at rates that mean anything.
     let rows_max = rows + (inserts * 1.2) as usize + 1_000;
     let mut workers = Vec::new();
-    for (number, name) in COMPETITORS.into_iter().enumerate() {
-        let only = &options.common.only;
-        if number > 0 && !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
-            continue;
-        }
-        let begin = || -> Result<(Worker, String, f64), Failure> {
-            let dir = dirs.join(name);
+    for (number, name) in chosen.iter().copied().enumerate() {
+        let begin = || -> Result<(Worker, String, Loaded), Failure> {
+            let dir = scratch.path().join(name);
             fs::create_dir(&dir)?;
             let mut worker = Worker::of_this_program("mixed", name)?;
             let how: String =
                 worker.ask(&Request::Open { source: source.clone(), dir, rows_max })?;
-            let seconds: f64 = worker.ask(&Request::Load { rows })?;
-            Ok((worker, how, seconds))
+            let loaded: Loaded = worker.ask(&Request::Load)?;
+            Ok((worker, how, loaded))
         };
         match begin() {
-            Ok((worker, how, seconds)) => {
-                println!("{name}: {how}. Loaded in {seconds:.1} s.");
-                records.add(0, name, "load", [("rows", rows as f64)], [("seconds", seconds)])?;
+            Ok((worker, how, Loaded { seconds, recall })) => {
+                println!("{name}: {how}. Loaded in {seconds:.1} s; recall@{K} {recall:.4}.");
+                let values = [("seconds", seconds), ("recall", recall)];
+                records.add(0, name, "load", [("rows", rows as f64)], values)?;
                 workers.push(worker);
             }
             Err(error) if number > 0 => println!("{name}: left out, {error}"),
@@ -226,7 +237,7 @@ fn add(
     kind: Kind,
     report: &KindReport,
 ) -> Result<(), Failure> {
-    let KindReport { offered, failed, response, service, .. } = report;
+    let KindReport { offered, failed, late_s, response, service, .. } = report;
     records.add(
         round,
         name,
@@ -235,6 +246,7 @@ fn add(
         [
             ("offered", *offered as f64),
             ("failed", *failed as f64),
+            ("late_s", *late_s),
             ("response_p50_us", response.p50_us),
             ("response_p99_us", response.p99_us),
             ("response_p999_us", response.p999_us),
@@ -251,7 +263,10 @@ fn print_tables(options: &Options, records: &Records, names: &[&str], rows: usiz
         "{rows} intents to begin with; offered a second: {inserts} inserts, {searches} searches, \
          {lookups} look-ups, {ranges} ranges, {outcomes} outcomes; {} rounds of {} s each.\n\
          Response: microseconds from the moment a request is due, medians of the rounds; in \
-         brackets (largest - smallest) / median of p99.\n",
+         brackets (largest - smallest) / median of p99. Call: the same, from the moment it is made. \
+         Late: seconds after the end of a day until all were answered; where it is not near 0 the \
+         store was behind, and its latencies grow with --seconds. Failed: also answers that are \
+         wrong.\n",
         options.common.rounds, options.seconds
     );
     for kind in KINDS {
@@ -264,6 +279,7 @@ fn print_tables(options: &Options, records: &Records, names: &[&str], rows: usiz
             "max",
             "call p50",
             "call p99",
+            "late s",
             "failed",
         ]);
         for name in names {
@@ -279,6 +295,7 @@ fn print_tables(options: &Options, records: &Records, names: &[&str], rows: usiz
                 of("response_max_us"),
                 of("service_p50_us"),
                 of("service_p99_us"),
+                of("late_s"),
                 number(failed),
             ]);
         }
@@ -286,7 +303,7 @@ fn print_tables(options: &Options, records: &Records, names: &[&str], rows: usiz
     }
 }
 
-/// Latencies of one kind and competitor in the last round.
+/// Latencies of one kind and competitor in one round.
 struct Curve {
     name: String,
     kind: Kind,
@@ -294,14 +311,28 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
+/// Share by share, the median of the rounds.
+fn median_curve(curves: &[Curve], name: &str, kind: Kind) -> Vec<(f64, f64)> {
+    let of_rounds = || curves.iter().filter(|curve| curve.name == name && curve.kind == kind);
+    let shares = of_rounds().next().map_or(&[][..], |curve| &curve.points);
+    shares
+        .iter()
+        .filter_map(|(share, _)| {
+            let points = of_rounds().flat_map(|curve| &curve.points);
+            let latencies: Vec<f64> =
+                points.filter(|point| point.0 == *share).map(|point| point.1).collect();
+            Some((*share, median(&latencies)?))
+        })
+        .collect()
+}
+
 fn draw(out: &Path, curves: &[Curve], names: &[&str]) -> Result<(), Failure> {
     for kind in KINDS {
         let series: Vec<Series> = names
             .iter()
             .filter_map(|name| {
-                let curve =
-                    curves.iter().find(|curve| curve.name == *name && curve.kind == kind)?;
-                Some(Series { name: (*name).to_owned(), points: curve.points.clone() })
+                let points = median_curve(curves, name, kind);
+                (!points.is_empty()).then(|| Series { name: (*name).to_owned(), points })
             })
             .collect();
         let axes = Axes {
@@ -338,9 +369,9 @@ pub fn work(competitor: &str) -> Result<(), Failure> {
                 day = Some(Day::new(service, DataSet::open(source)?));
                 Ok(serde_json::to_value(how)?)
             }
-            Request::Load { rows } => {
-                let seconds = day.as_mut().ok_or_else(not_open)?.load(rows)?;
-                Ok(serde_json::to_value(seconds)?)
+            Request::Load => {
+                let loaded = day.as_mut().ok_or_else(not_open)?.load()?;
+                Ok(serde_json::to_value(loaded)?)
             }
             Request::Day { seconds, rates, seed } => {
                 let day = day.as_mut().ok_or_else(not_open)?;
@@ -370,7 +401,7 @@ fn open(
         "fjall+usearch" => {
             Box::new(glued::Glued::open(fjall::Fjall::open(dir, dim)?, dim, rows_max)?)
         }
-        "nothing" => Box::new(nothing::Nothing),
+        "nothing" => Box::new(nothing::Nothing::default()),
         other => return Err(format!("no such competitor: {other}").into()),
     })
 }

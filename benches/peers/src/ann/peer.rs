@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::{
-    OURS, Options,
+    IN_PYTHON, OURS, Options,
     protocol::{MemoryAnswer, Opened, Request},
     start,
 };
@@ -15,7 +15,7 @@ pub struct Peer {
     pub name: &'static str,
     /// What it said of itself; nothing if it never started.
     pub opened: Option<Opened>,
-    /// Whether it may have a call for many queries: until it refuses.
+    /// Whether it has a call for many queries, as far as is known.
     pub has_batches: bool,
     /// Whether it inserts while it searches: until it refuses.
     pub writes_beside: bool,
@@ -33,7 +33,7 @@ impl Peer {
         let mut peer = Self {
             name,
             opened: None,
-            has_batches: true,
+            has_batches: IN_PYTHON.contains(&name),
             writes_beside: true,
             building_s: 0.0,
             troubles: Vec::new(),

@@ -156,9 +156,9 @@ pub const HOW: &[(&str, &str)] = &[
         "tala-store",
         "defaults; key, time, embedding (384 f32) and command are the 1,600 bytes. Burst: the \
          index may lag and its thread shares the processors with the clients; what it lacks is \
-         not counted. Sustained: the default index_lag_max, at most so many records as \
-         --sustained-records says, and the time until every row is in the index counts; latencies \
-         are those at the door",
+         not counted. Sustained: inserts may be 1,000 rows ahead of the index, so that they wait at \
+         the door for its pace; at most so many records as --sustained-records says, and the time \
+         until every row is in the index counts",
     ),
     (
         "fjall",
@@ -174,10 +174,10 @@ pub const HOW: &[(&str, &str)] = &[
     (
         "sqlite",
         "WAL, synchronous FULL (NORMAL buffered: \"might roll back following a power loss\"), a \
-         connection for each client, cached statement, busy timeout (as cargo builds it, it calls fsync and \
-         not fdatasync); in line: the clients also \
-         take turns at a mutex of the program, which a user may add, so that nobody sleeps and \
-         looks again",
+         connection for each client, cached statement, busy timeout; it calls fdatasync where it was \
+         compiled with HAVE_FDATASYNC (see the flags above), else fsync, which costs it more; in \
+         line: the clients also take turns at a mutex of the program, which a user may add, so \
+         that nobody sleeps and looks again",
     ),
     (
         ROCKSDB,
@@ -192,7 +192,8 @@ pub const HOW: &[(&str, &str)] = &[
     (
         "okaywal",
         "an entry for each insert; commit shares fsyncs; the default segments; a checkpoint appends \
-         its entries to an archive and syncs that. It has no buffered commit",
+         its entries to an archive and syncs that. It has no buffered commit. Opened again: with \
+         the time in which the bench puts the archive into a map, since a log finds no keys",
     ),
     (
         "bare-log",

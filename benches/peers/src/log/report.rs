@@ -330,9 +330,10 @@ pub fn plot(records: &Records, clients: &[u32], out: &Path) -> Result<(), Failur
         return Ok(());
     }
     let x = "clients";
-    let title = "Durable inserts of 1,600 bytes";
+    let title = "Durable inserts of 1,600 bytes: rate by clients";
     let axes = Axes { title, x, y: "inserts per second", x_scale: Scale::Log, y_scale: Scale::Log };
     plot::draw(&out.join("log-rate.svg"), &axes, &rates)?;
-    let axes = Axes { y: "p99 latency, ms", ..axes };
+    let title = "Durable inserts of 1,600 bytes: latency by clients";
+    let axes = Axes { title, y: "p99 latency, ms", ..axes };
     plot::draw(&out.join("log-p99.svg"), &axes, &series("p99_us", 1e-3))
 }

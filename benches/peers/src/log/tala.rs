@@ -12,6 +12,9 @@ use super::{
 };
 use crate::Failure;
 
+/// Rows that a sustained run may be ahead of the index: so few that the door is soon at its pace.
+const SUSTAINED_LAG_MAX: usize = 1_000;
+
 /// Opens the engine with its defaults, but for what `opening` says.
 pub fn open(dir: &Path, opening: Opening) -> Result<Box<dyn Store>, Failure> {
     let durability = match opening.level {
@@ -21,9 +24,8 @@ pub fn open(dir: &Path, opening: Opening) -> Result<Box<dyn Store>, Failure> {
     };
     let mut options =
         StorageEngine::options(DIM).durability(durability).link_on_open(opening.index_before_use);
-    if opening.index_may_lag {
-        options = options.index_lag_max(usize::MAX >> 1);
-    }
+    let lag_max = if opening.index_may_lag { usize::MAX >> 1 } else { SUSTAINED_LAG_MAX };
+    options = options.index_lag_max(lag_max);
     Ok(Box::new(Tala(options.open(dir)?)))
 }
 

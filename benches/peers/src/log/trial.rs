@@ -2,7 +2,7 @@
 //! opens the store again and looks for what was acknowledged.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -12,55 +12,18 @@ use super::{
     rocksdb,
     store::{Closed, Level, Opening, Ran, Reopened, Request, Until},
 };
-use crate::{Failure, worker::Worker};
-
-/// The magic number of a tmpfs, from `statfs(2)`.
-const TMPFS: u64 = 0x0102_1994;
-
-/// The directory under which everything is made; it is emptied before and removed afterwards.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Makes a directory of its own under `parent`.
-    ///
-    /// # Errors
-    /// It cannot be made, or would be in memory, where no sync means anything.
-    pub fn new(parent: &Path) -> Result<Self, Failure> {
-        fs::create_dir_all(parent)?;
-        let kind = rustix::fs::statfs(parent)?.f_type;
-        if kind as u64 == TMPFS {
-            let parent = parent.display();
-            return Err(format!("{parent} is in memory (tmpfs); name a disk by --scratch").into());
-        }
-        let path = parent.canonicalize()?.join("peers-log-scratch");
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => fs::create_dir(&path)?,
-        }
-        Ok(Self(path))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// A directory that does not exist yet, after the disk has got rid of the last one.
-    fn fresh(&self) -> Result<Fresh, Failure> {
-        rustix::fs::syncfs(fs::File::open(&self.0)?)?;
-        Ok(Fresh(self.0.join("store")))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left takes room and does no other harm.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::{Failure, scratch::Scratch, worker::Worker};
 
 /// Removed when dropped, whatever came in between.
 struct Fresh(PathBuf);
+
+impl Fresh {
+    /// A directory that does not exist yet, after the disk has got rid of the last one.
+    fn below(scratch: &Scratch) -> Result<Self, Failure> {
+        scratch.settle()?;
+        Ok(Self(scratch.path().join("store")))
+    }
+}
 
 impl Drop for Fresh {
     fn drop(&mut self) {
@@ -108,7 +71,7 @@ pub struct Outcome {
 /// # Errors
 /// The contestant is missing, or failed.
 pub fn inserts(contestant: &Contestant, plan: Plan, scratch: &Scratch) -> Result<Outcome, Failure> {
-    let dir = scratch.fresh()?;
+    let dir = Fresh::below(scratch)?;
     if contestant.family() == ROCKSDB {
         return inserts_of_rocksdb(contestant, plan, &dir.0);
     }
@@ -190,7 +153,7 @@ pub fn reopening(
     records: u64,
     scratch: &Scratch,
 ) -> Result<Opened, Failure> {
-    let dir = scratch.fresh()?;
+    let dir = Fresh::below(scratch)?;
     if contestant.family() == ROCKSDB {
         rocksdb::load(&dir.0, records)?;
         let bytes_per_record = allocated_bytes(&dir.0)? as f64 / records as f64;

@@ -1,6 +1,7 @@
 //! The load: requests that are due at random moments, at set rates, and callers that make them.
 
 use std::{
+    collections::HashMap,
     num::NonZeroU64,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     thread,
@@ -12,10 +13,11 @@ use tala_core::{Intent, IntentId, Outcome, Status, TimeRange};
 
 use super::{
     KindReport, Rates,
-    service::{KINDS, Kind, Service},
+    service::{K, KINDS, Kind, Service, key_of},
 };
 use crate::{
     Failure,
+    ann::Truth,
     data::{DataSet, Random},
     stats::Latencies,
 };
@@ -43,6 +45,13 @@ pub struct Day {
 #[derive(Serialize, Deserialize)]
 pub struct DayReport {
     pub kinds: Vec<KindReport>,
+}
+
+/// What [`Day::load`] tells.
+#[derive(Serialize, Deserialize)]
+pub struct Loaded {
+    pub seconds: f64,
+    pub recall: f64,
 }
 
 /// How many threads make the requests of a kind: enough that a request that is due finds one free
@@ -130,8 +139,10 @@ impl Day {
         }
     }
 
-    /// Stores and indexes the first `rows`; returns the seconds.
-    pub fn load(&mut self, rows: usize) -> Result<f64, Failure> {
+    /// Stores and indexes all rows of the base; returns the seconds, and recall@[`K`] of all
+    /// queries, which is not timed.
+    pub fn load(&mut self) -> Result<Loaded, Failure> {
+        let rows = self.data.base.len();
         let start = Instant::now();
         for from in (0..rows).step_by(LOAD_BATCH) {
             let batch = from..rows.min(from + LOAD_BATCH);
@@ -141,7 +152,17 @@ impl Day {
         self.loaded = rows;
         *self.numbered.get_mut() = rows as u64;
         *self.acknowledged.get_mut() = rows as u64;
-        Ok(start.elapsed().as_secs_f64())
+        let seconds = start.elapsed().as_secs_f64();
+        let row_of: HashMap<u64, u64> =
+            (0..rows as u64).map(|number| (key_of(id_of(number)), number)).collect();
+        let found = (0..self.data.queries.len())
+            .map(|query| {
+                let keys = self.service.search(self.data.queries.row(query))?;
+                Ok(keys.iter().filter_map(|key| row_of.get(key).copied()).collect())
+            })
+            .collect::<Result<Vec<Vec<u64>>, Failure>>()?;
+        let recall = Truth::new(&self.data, K).recall(&self.data, &found);
+        Ok(Loaded { seconds, recall })
     }
 
     /// Makes requests of all kinds for so long.
@@ -168,7 +189,7 @@ impl Day {
                 .zip(due.iter().zip(&next))
                 .map(|(kind, (due, next))| {
                     (0..callers(kind))
-                        .map(|_| scope.spawn(move || this.call(kind, due, next, start)))
+                        .map(|_| scope.spawn(move || this.call(kind, due, next, (start, seed))))
                         .collect()
                 })
                 .collect();
@@ -179,7 +200,7 @@ impl Day {
                     for thread in group {
                         all.add(thread.join().map_err(|_| "a caller panicked")??)?;
                     }
-                    Ok(all.report())
+                    Ok(all.report(start + during))
                 })
                 .collect::<Result<Vec<KindReport>, Failure>>()
         })?;
@@ -192,7 +213,7 @@ impl Day {
         kind: Kind,
         due: &[Duration],
         next: &AtomicUsize,
-        start: Instant,
+        (start, seed): (Instant, u64),
     ) -> Result<Caller, Failure> {
         // Wake when a request is due and not up to 50 us later, as threads do by default.
         rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
@@ -201,13 +222,14 @@ impl Day {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(due) = due.get(number) else { return Ok(caller) };
             let due = start + *due;
-            let request = self.request(kind, number as u64);
+            let request = self.request(kind, seed, number as u64);
             // Pacing, not synchronization: nothing depends on when this ends but the load itself.
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let begun = Instant::now();
             let result = self.make(request);
             let ended = Instant::now();
             caller.offered += 1;
+            caller.last = caller.last.max(Some(ended));
             caller.response.record(ended - due);
             caller.service.record(ended - begun);
             if let Err(error) = result {
@@ -218,8 +240,10 @@ impl Day {
     }
 
     /// The request, ready to be made, so that making it up costs no latency.
-    fn request(&self, kind: Kind, number: u64) -> Request<'_> {
-        let mut random = Random::new(number);
+    fn request(&self, kind: Kind, seed: u64, number: u64) -> Request<'_> {
+        // Streams of different days and kinds have nothing to do with each other.
+        let mut random = Random::new(seed ^ (kind as u64) << 56);
+        let mut random = Random::new(random.next() ^ number);
         let known = random.below(self.loaded) as u64;
         match kind {
             Kind::Insert => {
@@ -245,13 +269,20 @@ impl Day {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             Request::Search(query) => {
-                std::hint::black_box(self.service.search(query)?);
+                let found = self.service.search(query)?.len();
+                if found != K {
+                    return Err(format!("a search found {found}").into());
+                }
             }
-            Request::Lookup(id) => {
-                std::hint::black_box(self.service.get(id)?);
-            }
+            Request::Lookup(id) => match self.service.get(id)? {
+                Some(intent) if intent.id == id => {}
+                _ => return Err("a look-up did not find its intent".into()),
+            },
             Request::Range(range) => {
-                std::hint::black_box(self.service.range(range)?);
+                let intents = self.service.range(range)?.len();
+                if intents == 0 || intents > RANGE_INTENTS as usize {
+                    return Err(format!("a range has {intents} intents").into());
+                }
             }
             Request::Outcome(id) => {
                 let outcome =
@@ -284,6 +315,7 @@ struct Caller {
     offered: u64,
     failed: u64,
     first_failure: Option<Failure>,
+    last: Option<Instant>,
     response: Latencies,
     service: Latencies,
 }
@@ -291,12 +323,13 @@ struct Caller {
 impl Caller {
     fn new() -> Result<Self, Failure> {
         let (response, service) = (Latencies::new()?, Latencies::new()?);
-        Ok(Self { offered: 0, failed: 0, first_failure: None, response, service })
+        Ok(Self { offered: 0, failed: 0, first_failure: None, last: None, response, service })
     }
 
     fn add(&mut self, other: Self) -> Result<(), Failure> {
         self.offered += other.offered;
         self.failed += other.failed;
+        self.last = self.last.max(other.last);
         if let Some(error) = other.first_failure {
             eprintln!("a request failed: {error}");
         }
@@ -304,10 +337,12 @@ impl Caller {
         self.service.add(&other.service)
     }
 
-    fn report(&self) -> KindReport {
+    fn report(&self, end: Instant) -> KindReport {
+        let late = self.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(end));
         KindReport {
             offered: self.offered,
             failed: self.failed,
+            late_s: late.as_secs_f64(),
             response: self.response.summary(),
             service: self.service.summary(),
             curve: self.response.curve(),

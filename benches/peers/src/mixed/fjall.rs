@@ -1,9 +1,9 @@
 //! fjall with three keyspaces: intents by id, ids by time, outcomes by id. What belongs together is
-//! one batch, committed with `PersistMode::SyncData`.
+//! one batch, committed, and then persisted with `PersistMode::SyncData`.
 
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, UserKey};
 use tala_core::{Intent, IntentId, Outcome, Status, TimeRange};
 
 use super::service::RecordStore;
@@ -28,15 +28,22 @@ impl Fjall {
         Ok(Self { database, intents, by_time, outcomes, dim })
     }
 
+    /// Applied, then durable: the sync is outside the lock of the journal, so that it serves all
+    /// that were applied before it.
+    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), Failure> {
+        batch.commit()?;
+        Ok(self.database.persist(PersistMode::SyncData)?)
+    }
+
     fn write(&self, intents: &[Intent]) -> Result<(), Failure> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        let mut batch = self.database.batch();
         for intent in intents {
             let id = intent.id.as_bytes();
             batch.insert(&self.intents, &id[..], encode(intent));
             let time_and_id = [&intent.timestamp.to_be_bytes()[..], &id[..]].concat();
             batch.insert(&self.by_time, time_and_id, &[][..]);
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 }
 
@@ -85,7 +92,7 @@ fn decode_outcome(bytes: &[u8]) -> Option<Outcome> {
 
 impl RecordStore for Fjall {
     fn how(&self) -> String {
-        "fjall, a batch over three keyspaces committed with PersistMode::SyncData".to_owned()
+        "fjall, a batch over three keyspaces, committed, then persist(SyncData)".to_owned()
     }
 
     fn load(&self, intents: &[Intent]) -> Result<(), Failure> {
@@ -120,9 +127,9 @@ impl RecordStore for Fjall {
         let mut bytes = vec![u8::from(outcome.status != Status::Success)];
         bytes.extend(outcome.latency_ns.to_le_bytes());
         bytes.extend(outcome.exit_code.to_le_bytes());
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        let mut batch = self.database.batch();
         batch.insert(&self.outcomes, &id.as_bytes()[..], bytes);
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn len(&self) -> Result<u64, Failure> {

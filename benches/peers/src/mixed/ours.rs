@@ -5,7 +5,7 @@ use std::path::Path;
 use tala_core::{Intent, IntentId, IntentStore, Outcome, TimeRange};
 use tala_store::{Query, StorageEngine};
 
-use super::service::{EF, K, Service};
+use super::service::{EF, K, Service, key_of};
 use crate::Failure;
 
 /// The engine with its default options.
@@ -39,8 +39,9 @@ impl Service for Ours {
         Ok(())
     }
 
-    fn search(&self, embedding: &[f32]) -> Result<usize, Failure> {
-        Ok(self.0.search(Query::new(embedding, K))?.len())
+    fn search(&self, embedding: &[f32]) -> Result<Vec<u64>, Failure> {
+        let found = self.0.search(Query::new(embedding, K))?;
+        Ok(found.into_iter().map(|(id, _)| key_of(id)).collect())
     }
 
     fn get(&self, id: IntentId) -> Result<Option<Intent>, Failure> {

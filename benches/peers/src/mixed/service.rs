@@ -42,6 +42,12 @@ impl Kind {
     }
 }
 
+/// A number for an id: ids are random, so their first 8 bytes are different too.
+pub fn key_of(id: IntentId) -> u64 {
+    let bytes = id.as_bytes();
+    bytes.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))
+}
+
 /// A store of intents that many threads use at once.
 pub trait Service: Send + Sync {
     /// How the competitor is used, in a sentence.
@@ -52,8 +58,8 @@ pub trait Service: Send + Sync {
     fn settle(&self) -> Result<(), Failure>;
     /// Durable, and found in every way when it returns.
     fn insert(&self, intent: Intent) -> Result<(), Failure>;
-    /// How many were found, at most [`K`].
-    fn search(&self, embedding: &[f32]) -> Result<usize, Failure>;
+    /// The [`key_of`] each that was found, at most [`K`].
+    fn search(&self, embedding: &[f32]) -> Result<Vec<u64>, Failure>;
     /// The whole intent.
     fn get(&self, id: IntentId) -> Result<Option<Intent>, Failure>;
     /// Whole intents, by time.

@@ -1,7 +1,11 @@
 //! SQLite as its documentation advises for many readers and one writer: WAL, `synchronous = FULL`
 //! (durable when a commit returns), one connection that writes, some that read, prepared statements.
+//! The writing one belongs to a thread that commits whatever waits in one transaction, as users who
+//! have many writers do, so that callers share a sync.
 
-use std::{path::Path, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{path::Path, thread, time::Duration};
+
+use crossbeam_channel::{Receiver, Sender};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tala_core::{Intent, IntentId, Outcome, Status, TimeRange};
@@ -11,12 +15,22 @@ use crate::Failure;
 
 /// Connections that only read; more callers than that wait for one another.
 const READERS: usize = 8;
+/// Writes that share a transaction.
+const GROUP_MAX: usize = 1_024;
+
+/// Something to write, and where to say how it went.
+type Write = (Change, Sender<Result<(), String>>);
+
+enum Change {
+    Insert(Vec<Intent>),
+    Outcome(IntentId, Outcome),
+}
 
 /// One table, an index by time.
 pub struct Sqlite {
-    writer: Mutex<Connection>,
-    readers: crossbeam_channel::Receiver<Connection>,
-    back: crossbeam_channel::Sender<Connection>,
+    writer: Sender<Write>,
+    readers: Receiver<Connection>,
+    back: Sender<Connection>,
 }
 
 impl Sqlite {
@@ -41,15 +55,15 @@ impl Sqlite {
         for _ in 0..READERS {
             back.try_send(connect()?).map_err(|_| "no room for a connection")?;
         }
-        Ok(Self { writer: Mutex::new(writer), readers, back })
+        let (sender, writes) = crossbeam_channel::bounded(GROUP_MAX);
+        thread::spawn(move || write_groups(writer, &writes));
+        Ok(Self { writer: sender, readers, back })
     }
 
-    fn write<T>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, Failure> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(work(&mut writer)?)
+    fn write(&self, change: Change) -> Result<(), Failure> {
+        let (sender, answer) = crossbeam_channel::bounded(1);
+        self.writer.send((change, sender)).map_err(|_| "the writer has ended")?;
+        Ok(answer.recv()??)
     }
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Failure> {
@@ -61,6 +75,61 @@ impl Sqlite {
     }
 }
 
+/// Commits what waits, until nobody can send any more.
+fn write_groups(mut connection: Connection, writes: &Receiver<Write>) {
+    while let Ok(first) = writes.recv() {
+        let group: Vec<Write> =
+            std::iter::once(first).chain(writes.try_iter()).take(GROUP_MAX).collect();
+        let results = commit(&mut connection, &group);
+        for (number, (_, answer)) in group.iter().enumerate() {
+            let result = match &results {
+                Ok(results) => results[number].clone(),
+                Err(error) => Err(error.to_string()),
+            };
+            // Who asked may have gone.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+/// Applies each change of a group, and commits those that could be.
+fn commit(
+    connection: &mut Connection,
+    group: &[Write],
+) -> rusqlite::Result<Vec<Result<(), String>>> {
+    let transaction = connection.transaction()?;
+    let results = group
+        .iter()
+        .map(|(change, _)| apply(&transaction, change).map_err(|error| error.to_string()))
+        .collect();
+    transaction.commit()?;
+    Ok(results)
+}
+
+fn apply(connection: &Connection, change: &Change) -> Result<(), Failure> {
+    match change {
+        Change::Insert(intents) => {
+            for intent in intents {
+                insert(connection, intent)?;
+            }
+        }
+        Change::Outcome(id, outcome) => {
+            let status = u8::from(outcome.status != Status::Success);
+            let changed = connection.prepare_cached(OUTCOME)?.execute(params![
+                id.as_bytes(),
+                status,
+                outcome.latency_ns.cast_signed(),
+                outcome.exit_code
+            ])?;
+            if changed != 1 {
+                return Err(format!("{changed} intents of that id").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+const OUTCOME: &str = "UPDATE intents SET status = ?2, latency = ?3, exit_code = ?4 WHERE id = ?1";
 const INSERT: &str = "INSERT INTO intents (id, time, command, embedding, context, confidence) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const COLUMNS: &str = "SELECT id, time, command, embedding, context, confidence, status, latency, exit_code \
@@ -106,24 +175,18 @@ fn intent_of(row: &Row<'_>) -> rusqlite::Result<Intent> {
 impl RecordStore for Sqlite {
     fn how(&self) -> String {
         format!(
-            "SQLite {}, WAL, synchronous = FULL, one writing connection and {READERS} reading ones, \
-             an index by time",
+            "SQLite {}, WAL, synchronous = FULL, a thread that commits what waits in one transaction, \
+             {READERS} reading connections, an index by time",
             rusqlite::version()
         )
     }
 
     fn load(&self, intents: &[Intent]) -> Result<(), Failure> {
-        self.write(|connection| {
-            let transaction = connection.transaction()?;
-            for intent in intents {
-                insert(&transaction, intent)?;
-            }
-            transaction.commit()
-        })
+        self.write(Change::Insert(intents.to_vec()))
     }
 
     fn insert(&self, intent: &Intent) -> Result<(), Failure> {
-        self.write(|connection| insert(connection, intent))
+        self.write(Change::Insert(vec![intent.clone()]))
     }
 
     fn get(&self, id: IntentId) -> Result<Option<Intent>, Failure> {
@@ -145,20 +208,7 @@ impl RecordStore for Sqlite {
     }
 
     fn outcome(&self, id: IntentId, outcome: Outcome) -> Result<(), Failure> {
-        let status = u8::from(outcome.status != Status::Success);
-        let changed = self.write(|connection| {
-            connection
-                .prepare_cached(
-                    "UPDATE intents SET status = ?2, latency = ?3, exit_code = ?4 WHERE id = ?1",
-                )?
-                .execute(params![
-                    id.as_bytes(),
-                    status,
-                    outcome.latency_ns.cast_signed(),
-                    outcome.exit_code
-                ])
-        })?;
-        if changed == 1 { Ok(()) } else { Err(format!("{changed} intents of that id").into()) }
+        self.write(Change::Outcome(id, outcome))
     }
 
     fn len(&self) -> Result<u64, Failure> {

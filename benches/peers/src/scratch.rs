@@ -1,0 +1,55 @@
+//! Where the stores are while they are measured.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::Failure;
+
+/// The magic number of a tmpfs, from `statfs(2)`.
+const TMPFS: u64 = 0x0102_1994;
+
+/// The directory under which everything is made; it is emptied before and removed afterwards.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes a directory of its own under `parent`.
+    ///
+    /// # Errors
+    /// It cannot be made, or would be in memory, where no sync means anything.
+    pub fn new(parent: &Path) -> Result<Self, Failure> {
+        fs::create_dir_all(parent)?;
+        let kind = rustix::fs::statfs(parent)?.f_type;
+        if kind as u64 == TMPFS {
+            let parent = parent.display();
+            return Err(format!("{parent} is in memory (tmpfs); name a disk by --scratch").into());
+        }
+        let path = parent.canonicalize()?.join("peers-scratch");
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => fs::create_dir(&path)?,
+        }
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Returns when the disk has got rid of everything that was removed here.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn settle(&self) -> Result<(), Failure> {
+        Ok(rustix::fs::syncfs(fs::File::open(&self.0)?)?)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left takes room and does no other harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

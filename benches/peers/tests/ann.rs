@@ -54,7 +54,9 @@ fn a_tiny_run_has_figures_of_every_competitor() {
         assert_eq!(has("idle"), Some(2), "{name}: {measures:?}");
         let is_index = name != "exact";
         assert_eq!(has("build"), is_index.then_some(4), "{name}: {measures:?}");
-        assert_eq!(has("beside"), is_index.then_some(2), "{name}: {measures:?}");
+        // The documentation of hnsw_rs forbids a writer beside searches.
+        let writes_beside = is_index && name != "hnsw_rs";
+        assert_eq!(has("beside"), writes_beside.then_some(2), "{name}: {measures:?}");
         assert_eq!(has("search"), Some(if is_index { 4 } else { 2 }), "{name}: {measures:?}");
     }
     for plot in ["ann-recall-qps.svg", "ann-recall-visits.svg"] {

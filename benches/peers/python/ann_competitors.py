@@ -15,6 +15,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from ann_timing import between, now
+
 
 class Refused(Exception):
     """What is answered as an error; the text is for the reader of the table."""
@@ -107,18 +109,18 @@ class Competitor:
         self.index = self.empty()
 
     def insert(self, start, end):
-        """Indexes the next rows; the seconds it took."""
+        """Indexes the next rows; the seconds of wall and of processor time it took."""
         if self.index is None:
             raise Refused("no index yet: reset comes first")
         if start != self.count or not start < end <= len(self.base):
             raise Refused(f"rows {start} to {end} do not follow {self.count} of {len(self.base)}")
         if not self.incremental and start > 0:
             raise Refused("a static index takes its rows in one call")
-        begin = time.perf_counter_ns()
+        begin = now()
         self.add(start, end)
-        seconds = (time.perf_counter_ns() - begin) / 1e9
+        taken = between(begin, now())
         self.count = end
-        return seconds
+        return taken
 
 
 class Hnswlib(Competitor):

@@ -88,8 +88,12 @@ def build(child, count, incremental):
         slices = 4 if incremental else 1
         cuts = [count * i // slices for i in range(slices + 1)]
         spans = [{"from": start, "to": end} for start, end in pairwise(cuts)]
-        seconds = sum(child.ask("insert", **span)["seconds"] for span in spans)
-        print(f"  threads {threads}: {count / seconds:.0f} rows/s built")
+        answers = [child.ask("insert", **span) for span in spans]
+        seconds, cpu_s = (sum(answer[name] for answer in answers) for name in ("seconds", "cpu_s"))
+        print(
+            f"  threads {threads}: {count / seconds:.0f} rows/s built, "
+            f"{cpu_s / seconds:.2f} s of processor time a second"
+        )
     memory = child.ask("memory")
     grown, own = memory["anonymous_bytes"] - before, memory["reported_bytes"]
     print(f"  grown by {grown / 1e6:.1f} MB, by its own account {own / 1e6:.1f} MB")
@@ -97,7 +101,7 @@ def build(child, count, incremental):
 
 def search(child, truth):
     """Searches in each of the ways; whether each finds enough at the widest beam."""
-    everything = {"from": 0, "to": len(truth), "repeat": 3, "k": K}
+    everything = {"from": 0, "to": len(truth), "repeat": 3, "k": K, "warm_up": 32}
     good = True
     for ef in (10, 50, EF_WIDE):
         for batched in (False, True):

@@ -6,25 +6,42 @@ import threading
 import time
 
 
-def timed(shares, repeat):
-    """Runs each share of jobs in a thread of its own, all of it `repeat` times; the seconds of
-    wall time, and for each share what its last pass returned."""
+def timed(shares, repeat, warm_up=()):
+    """Runs each share of jobs in a thread of its own, all of it `repeat` times, after each thread
+    has run the jobs of `warm_up`, which are not measured; the seconds of wall time and of processor
+    time of all threads, and for each share what its last pass returned."""
     spans = [None] * len(shares)
     answers = [None] * len(shares)
     together = threading.Barrier(len(shares))
 
     def loop(share):
         jobs = shares[share]
-        together.wait()
-        begin = time.perf_counter_ns()
+        try:
+            for job in warm_up:
+                job()
+        finally:
+            # Whatever became of the warm-up: the others wait for this thread.
+            together.wait()
+        begin = now()
         for _ in range(repeat):
             last = [job() for job in jobs]
-        spans[share] = (begin, time.perf_counter_ns())
+        spans[share] = (begin, now())
         answers[share] = last
 
     in_threads(loop, len(shares))
-    seconds = (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e9
-    return seconds, answers
+    # Both clocks are of the process: who was first by one was first by the other.
+    first, last = min(begin for begin, _ in spans), max(end for _, end in spans)
+    return *between(first, last), answers
+
+
+def now():
+    """Wall time and processor time of all threads, in nanoseconds."""
+    return time.perf_counter_ns(), time.process_time_ns()
+
+
+def between(first, last):
+    """The seconds of both from one `now` to another."""
+    return (last[0] - first[0]) / 1e9, (last[1] - first[1]) / 1e9
 
 
 def latencies(shares, repeat):

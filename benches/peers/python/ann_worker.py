@@ -108,7 +108,8 @@ class Server:
 
     def insert(self, request):
         """Indexes rows `[from, to)`."""
-        return {"seconds": self.competitor.insert(request["from"], request["to"])}
+        seconds, cpu_s = self.competitor.insert(request["from"], request["to"])
+        return {"seconds": seconds, "cpu_s": cpu_s}
 
     def with_beam(self, request):
         """The competitor, which has rows, with its `ef` set."""
@@ -118,30 +119,36 @@ class Server:
         return self.competitor
 
     def search(self, request):
-        """Searches queries `[from, to)`."""
+        """Searches queries `[from, to)`, after some others that are not measured."""
         competitor = self.with_beam(request)
         start, end, k = request["from"], request["to"], request["k"]
         threads, repeat = request["threads"], request["repeat"]
         if not 0 <= start < end <= len(competitor.queries) or min(threads, repeat, k) < 1:
             raise Refused(f"nothing to do: queries {start} to {end}, {repeat} times, k {k}")
+        warm_up = request.get("warm_up", 0)
+        # Those before, or the last ones where there are not so many.
+        warm_end = start if warm_up <= start else len(competitor.queries)
+        warm_start = max(0, warm_end - warm_up)
         if request["batched"]:
+            warm = [partial(competitor.batch, warm_start, warm_end, k, threads)] if warm_up else []
             job = partial(competitor.batch, start, end, k, threads)
-            seconds, [[keys]] = timed([[job]], repeat)
-            found, latency = keys.tolist(), None
+            seconds, cpu_s, [[keys]] = timed([[job]], repeat, warm)
+            found = keys.tolist
         else:
+            warm, _kept = competitor.jobs(warm_start, warm_end, k)
             jobs, found_by = competitor.jobs(start, end, k)
             shares = [jobs[thread::threads] for thread in range(threads)]
-            seconds, answers = timed(shares, repeat)
+            seconds, cpu_s, answers = timed(shares, repeat, warm)
             in_order = [None] * len(jobs)
             for thread, share in enumerate(answers):
                 in_order[thread::threads] = share
-            found = found_by(in_order)
-            # A pass of its own, so that the clock costs the first one nothing.
-            latency = summary(latencies(shares, repeat))
-        # A library that found too few fills up with a number that is no row.
-        rows = range(competitor.count)
-        found = [[key for key in keys if key in rows] for keys in found]
-        return {"seconds": seconds, "found": found, "latency": latency}
+            found = partial(found_by, in_order)
+        answer = {"seconds": seconds, "cpu_s": cpu_s, "found": []}
+        if request.get("answers", True):
+            # A library that found too few fills up with a number that is no row.
+            rows = range(competitor.count)
+            answer["found"] = [[key for key in keys if key in rows] for keys in found()]
+        return answer
 
     def visits(self, request):
         """Counts distance computations in an untimed pass."""

@@ -16,6 +16,7 @@ use crate::{
     worker::Worker,
 };
 
+mod clock;
 mod competitor;
 mod driver;
 mod exact;
@@ -25,6 +26,7 @@ mod protocol;
 mod report;
 mod score;
 mod tala;
+mod turns;
 mod usearch;
 mod vectors;
 
@@ -47,12 +49,13 @@ pub struct Options {
     /// Of whatever is drawn: made vectors, and the rows that a writer inserts beside searches.
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Beam widths to search with.
+    /// Beam widths to search with. Who finds 99.95% at one is not asked for wider ones in that
+    /// round.
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "EF,...",
-        default_value = "10,16,24,32,48,64,96,128,192,256,384,512"
+        default_value = "10,16,24,32,48,64,96,128,192,256,512"
     )]
     ef: Vec<usize>,
     /// Rows per answer.
@@ -74,8 +77,13 @@ pub struct Options {
     /// Threads where all are used [default: the processors].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     all_threads: Option<u32>,
-    /// The least time of one measurement of searches, in seconds.
-    #[arg(long, default_value_t = 0.3, value_name = "SECONDS")]
+    /// Turns of searches in a round, for each beam width and way of searching; the exact scan has
+    /// one. The round's rate is the median of them.
+    #[arg(long, default_value_t = 8, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    turns: u32,
+    /// About how long the measured part of a turn takes, in seconds; 32 searches that are not
+    /// measured come before it.
+    #[arg(long, default_value_t = 0.1, value_name = "SECONDS")]
     search_seconds: f64,
     /// How long searches are measured idle, and as long again beside a writer, in seconds.
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]

@@ -3,6 +3,9 @@
 
 use std::{collections::BTreeMap, fs, process::Command};
 
+/// Beam widths in the order in which they were measured, and the recall with each.
+type Sweep = Vec<(f64, f64)>;
+
 #[test]
 fn a_tiny_run_has_figures_of_every_competitor() {
     let dir = tempfile::tempdir().unwrap();
@@ -19,6 +22,7 @@ fn a_tiny_run_has_figures_of_every_competitor() {
     let output = Command::new(env!("CARGO_BIN_EXE_peers"))
         .args(["ann", "--rows", "1500", "--queries", "20", "--dim", "16", "--rounds", "2"])
         .args(["--ef", "10,64", "--beside-seconds", "0.05", "--search-seconds", "0.005"])
+        .args(["--turns", "3"])
         .args(["--all-threads", "2", "--only", &names.join(",")])
         .arg("--out")
         .arg(dir.path())
@@ -29,16 +33,27 @@ fn a_tiny_run_has_figures_of_every_competitor() {
     assert!(!printed.contains("failed") && !printed.contains("missing"), "{printed}");
 
     let lines = fs::read_to_string(dir.path().join("ann.jsonl")).unwrap();
-    let mut recalls: BTreeMap<String, f64> = BTreeMap::new();
+    let mut sweeps: BTreeMap<(String, u64), Sweep> = BTreeMap::new();
     let mut measures: BTreeMap<String, usize> = BTreeMap::new();
     for line in lines.lines().skip(1) {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
         let text = |name: &str| record[name].as_str().unwrap().to_owned();
         *measures.entry(format!("{} {}", text("competitor"), text("measure"))).or_default() += 1;
-        if text("measure") == "search"
-            && (record["at"]["ef"] == 64.0 || text("competitor") == "exact")
-        {
-            recalls.insert(text("competitor"), record["values"]["recall"].as_f64().unwrap());
+        let figure = |name: &str| record["values"][name].as_f64().unwrap();
+        let ways: &[(&str, &str)] = match text("measure").as_str() {
+            "search" | "search by threads" => &[("qps", "qps_cpu")],
+            "build" => &[("rows_per_s", "rows_per_cpu_s"), ("seconds", "cpu_s")],
+            _ => &[],
+        };
+        for (wall, processor) in ways {
+            assert!(figure(wall) > 0.0 && figure(processor) > 0.0, "{line}");
+        }
+        if text("measure") == "search" {
+            let key = (text("competitor"), record["round"].as_u64().unwrap());
+            sweeps
+                .entry(key)
+                .or_default()
+                .push((record["at"]["ef"].as_f64().unwrap(), figure("recall")));
         }
     }
     for name in names {
@@ -48,7 +63,14 @@ fn a_tiny_run_has_figures_of_every_competitor() {
             "usearch-i8" | "usearch-i8-cos" => 0.7,
             _ => 0.95,
         };
-        assert!(recalls[name] >= least, "{name}: {recalls:?}");
+        for round in [0, 1] {
+            let sweep = &sweeps[&(name.to_owned(), round)];
+            let (efs, recalls): (Vec<_>, Vec<_>) = sweep.iter().copied().unzip();
+            assert!(recalls[recalls.len() - 1] >= least, "{name}: {sweep:?}");
+            // Who has found enough with the first beam is not asked for the second.
+            let expected: &[f64] = if recalls[0] >= 0.9995 { &[10.0] } else { &[10.0, 64.0] };
+            assert_eq!(efs, expected, "{name}: {sweep:?}");
+        }
         let has = |measure: &str| measures.get(&format!("{name} {measure}")).copied();
         assert_eq!(has("memory"), Some(2), "{name}: {measures:?}");
         assert_eq!(has("idle"), Some(2), "{name}: {measures:?}");
@@ -57,8 +79,10 @@ fn a_tiny_run_has_figures_of_every_competitor() {
         // The documentation of hnsw_rs forbids a writer beside searches.
         let writes_beside = is_index && name != "hnsw_rs";
         assert_eq!(has("beside"), writes_beside.then_some(2), "{name}: {measures:?}");
-        assert_eq!(has("search"), Some(if is_index { 4 } else { 2 }), "{name}: {measures:?}");
+        // One thread and all.
+        assert_eq!(has("search by threads"), Some(4), "{name}: {measures:?}");
     }
+    assert!(printed.contains("Processor time in wall time meanwhile, median: tala-store "));
     for plot in ["ann-recall-qps.svg", "ann-recall-visits.svg"] {
         assert!(fs::metadata(dir.path().join(plot)).unwrap().len() > 1_000, "{plot}");
     }

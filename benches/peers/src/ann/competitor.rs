@@ -3,6 +3,7 @@
 use std::{
     fs,
     hint::black_box,
+    ops::Range,
     sync::{
         Barrier,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use super::{
+    clock::{Moment, Taken},
     protocol::{Answer, Besides, Done, Inserted, MemoryAnswer, Opened, Request, Searched, Visited},
     vectors::{Noise, Vectors},
 };
@@ -139,15 +141,17 @@ fn answer<C: Competitor>(
             Answer::Done(Done {})
         }
         Request::Insert { from, to } => {
-            let start = Instant::now();
+            let start = Moment::now();
             competitor.insert(from, to)?;
-            Answer::Inserted(Inserted { seconds: start.elapsed().as_secs_f64() })
+            let Taken { seconds, cpu_s } = start.until(Moment::now());
+            Answer::Inserted(Inserted { seconds, cpu_s })
         }
         Request::Search { batched: true, .. } => {
             return Err("no call for many queries is used".into());
         }
-        Request::Search { ef, k, from, to, threads, batched: false, repeat } => {
-            Answer::Searched(search(competitor, &Pass { ef, k, from, to, threads, repeat })?)
+        Request::Search { ef, k, from, to, threads, batched: false, repeat, warm_up, answers } => {
+            let pass = Pass { ef, k, from, to, threads, repeat, warm_up };
+            Answer::Searched(search(competitor, &pass, answers)?)
         }
         Request::Visits { ef, k } => Answer::Visited(Visited { mean: competitor.visits(ef, k)? }),
         Request::Beside { ef, k, seconds, write, wait_linked } => {
@@ -182,27 +186,40 @@ struct Pass {
     to: usize,
     threads: usize,
     repeat: usize,
+    warm_up: usize,
+}
+
+impl Pass {
+    /// The queries of the warm-up, of `queries` in all.
+    fn warm_up(&self, queries: usize) -> Range<usize> {
+        let end = if self.warm_up <= self.from { self.from } else { queries };
+        end.saturating_sub(self.warm_up)..end
+    }
 }
 
 /// How long searches took, and what each thread found.
 struct Timed<F> {
-    seconds: f64,
+    taken: Taken,
     shares: Vec<Vec<F>>,
 }
 
-fn search<C: Competitor>(competitor: &C, pass: &Pass) -> Result<Searched, Failure> {
+fn search<C: Competitor>(competitor: &C, pass: &Pass, answers: bool) -> Result<Searched, Failure> {
     let Pass { from, to, threads, .. } = *pass;
     if from >= to || to > competitor.queries().len() || threads == 0 || pass.repeat == 0 {
         return Err(format!("queries {from} to {to} by {threads} threads are none").into());
     }
     competitor.aim(pass.ef);
-    let Timed { seconds, mut shares } = if threads == 1 {
-        let start = Instant::now();
+    let Timed { taken: Taken { seconds, cpu_s }, mut shares } = if threads == 1 {
+        warm_up(competitor, pass)?;
+        let start = Moment::now();
         let found = search_share(competitor, pass, 0)?;
-        Timed { seconds: start.elapsed().as_secs_f64(), shares: vec![found] }
+        Timed { taken: start.until(Moment::now()), shares: vec![found] }
     } else {
         search_by_many(competitor, pass)?
     };
+    if !answers {
+        return Ok(Searched { seconds, cpu_s, found: Vec::new() });
+    }
     // Thread t had the queries t, t + threads, ...; taken from the last to the first.
     let mut found: Vec<Vec<u64>> = (from..to)
         .rev()
@@ -210,7 +227,16 @@ fn search<C: Competitor>(competitor: &C, pass: &Pass) -> Result<Searched, Failur
         .map(C::rows_of)
         .collect();
     found.reverse();
-    Ok(Searched { seconds, found, latency: None })
+    Ok(Searched { seconds, cpu_s, found })
+}
+
+/// The searches that are not measured.
+fn warm_up<C: Competitor>(competitor: &C, pass: &Pass) -> Result<(), Failure> {
+    let queries = competitor.queries();
+    for query in pass.warm_up(queries.len()) {
+        black_box(competitor.search(queries.row(query), pass.ef, pass.k)?);
+    }
+    Ok(())
 }
 
 /// All passes of one thread; what the last one found.
@@ -241,10 +267,12 @@ fn search_by_many<C: Competitor>(competitor: &C, pass: &Pass) -> Result<Timed<C:
             .map(|thread| {
                 let barrier = &barrier;
                 scope.spawn(move || {
+                    let warm = warm_up(competitor, pass);
+                    // Whatever became of the warm-up: the others wait for this thread.
                     barrier.wait();
-                    let start = Instant::now();
-                    let found = search_share(competitor, pass, thread);
-                    (start, Instant::now(), found)
+                    let start = Moment::now();
+                    let found = warm.and_then(|()| search_share(competitor, pass, thread));
+                    (start, Moment::now(), found)
                 })
             })
             .collect();
@@ -257,9 +285,9 @@ fn search_by_many<C: Competitor>(competitor: &C, pass: &Pass) -> Result<Timed<C:
         ends.push(end);
         found.push(share?);
     }
-    let (first, last) =
-        starts.into_iter().min().zip(ends.into_iter().max()).ok_or("no thread searched")?;
-    Ok(Timed { seconds: (last - first).as_secs_f64(), shares: found })
+    let first = starts.into_iter().min_by_key(|start| start.wall).ok_or("no thread searched")?;
+    let last = ends.into_iter().max_by_key(|end| end.wall).ok_or("no thread searched")?;
+    Ok(Timed { taken: first.until(last), shares: found })
 }
 
 /// Rows that a writer hands over in one go, one after another or as a batch as the competitor has it.
@@ -358,7 +386,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let exact = exact(dir.path());
         let found = |from, to, threads, repeat| {
-            search(&exact, &Pass { ef: 10, k: 3, from, to, threads, repeat }).unwrap().found
+            let pass = Pass { ef: 10, k: 3, from, to, threads, repeat, warm_up: 2 };
+            search(&exact, &pass, true).unwrap().found
         };
         let all = found(0, 11, 1, 1);
         assert_eq!(all.len(), 11);
@@ -368,9 +397,25 @@ mod tests {
         }
         assert_eq!(found(4, 9, 2, 1), all[4..9]);
         for (from, to, threads) in [(0, 12, 1), (3, 3, 1), (0, 11, 0)] {
-            let pass = Pass { ef: 10, k: 3, from, to, threads, repeat: 1 };
-            assert!(search(&exact, &pass).is_err());
+            let pass = Pass { ef: 10, k: 3, from, to, threads, repeat: 1, warm_up: 0 };
+            assert!(search(&exact, &pass, true).is_err());
         }
+        let pass = Pass { ef: 10, k: 3, from: 0, to: 11, threads: 2, repeat: 1, warm_up: 0 };
+        let silent = search(&exact, &pass, false).unwrap();
+        assert!(silent.found.is_empty() && silent.seconds > 0.0 && silent.cpu_s > 0.0);
+    }
+
+    #[test]
+    fn the_warm_up_searches_for_others_where_there_are_others() {
+        let warm_up = |from, to, warm_up| {
+            Pass { ef: 10, k: 3, from, to, threads: 1, repeat: 1, warm_up }.warm_up(100)
+        };
+        assert_eq!(warm_up(50, 70, 32), 18..50);
+        assert_eq!(warm_up(32, 70, 32), 0..32);
+        assert_eq!(warm_up(10, 70, 32), 68..100);
+        assert_eq!(warm_up(0, 100, 32), 68..100);
+        assert_eq!(warm_up(0, 100, 500), 0..100);
+        assert!(warm_up(0, 100, 0).is_empty() && warm_up(9, 100, 0).is_empty());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 use super::{
     Options,
+    clock::Taken,
     peer::Peer,
     protocol::{Besides, Done, Inserted, Request, Searched, Visited},
     score::Truth,
+    turns::{How, Part, Turns},
 };
 use crate::{Failure, data::DataSet, record::Records, stats::LatencySummary};
 
@@ -18,8 +20,11 @@ pub const SWEEP: &str = "search";
 /// The measure of one beam width with one thread and with all, in the same minute.
 pub const THREADS: &str = "search by threads";
 
-/// How many queries tell how long a measurement will take; they are its warm-up too.
-const TRIAL_QUERIES: usize = 64;
+/// Searches before each turn that are not measured: the others have had the caches meanwhile.
+const WARM_UP_QUERIES: usize = 32;
+
+/// Whoever finds so much is not asked for wider beams: the levels that are compared are far below.
+pub const RECALL_ENOUGH: f64 = 0.9995;
 
 /// Measures everything.
 ///
@@ -61,9 +66,6 @@ pub fn measure(
     Ok((run.peers, run.records))
 }
 
-/// How often a measurement that was too short is made again.
-const REPEATS_MAX: u32 = 3;
-
 struct Run<'a> {
     options: &'a Options,
     data: &'a DataSet,
@@ -74,14 +76,6 @@ struct Run<'a> {
     turn: usize,
     /// Whether the processes have built nothing yet.
     is_first_build: bool,
-}
-
-/// How a search is made.
-#[derive(Clone, Copy)]
-struct How {
-    ef: usize,
-    threads: usize,
-    is_batched: bool,
 }
 
 impl Run<'_> {
@@ -134,7 +128,7 @@ impl Run<'_> {
             if !is_first {
                 peer.open(context.options, context.data)?;
             }
-            peer.building_s = 0.0;
+            peer.building = Taken { seconds: 0.0, cpu_s: 0.0 };
             peer.ask::<Done>(&Request::Reset { threads }).map(drop)
         })?;
         for from in (0..rows).step_by(self.options.slice as usize) {
@@ -145,14 +139,15 @@ impl Run<'_> {
                 if !peer.is_incremental() && from > 0 {
                     return Ok(());
                 }
-                let inserted: Inserted = peer.ask(&Request::Insert { from, to })?;
-                peer.building_s += inserted.seconds;
+                let Inserted { seconds, cpu_s } = peer.ask(&Request::Insert { from, to })?;
+                peer.building.seconds += seconds;
+                peer.building.cpu_s += cpu_s;
                 context.records.add(
                     context.round,
                     peer.name,
                     "build slice",
                     [("threads", threads as f64), ("from", from as f64)],
-                    [("rows", (to - from) as f64), ("seconds", inserted.seconds)],
+                    [("rows", (to - from) as f64), ("seconds", seconds), ("cpu_s", cpu_s)],
                 )
             })?;
         }
@@ -160,13 +155,18 @@ impl Run<'_> {
             if !peer.has_ef() {
                 return Ok(());
             }
-            let seconds = peer.building_s;
+            let Taken { seconds, cpu_s } = peer.building;
             context.records.add(
                 context.round,
                 peer.name,
                 "build",
                 [("threads", threads as f64)],
-                [("rows_per_s", rows as f64 / seconds), ("seconds", seconds)],
+                [
+                    ("rows_per_s", rows as f64 / seconds),
+                    ("rows_per_cpu_s", rows as f64 / cpu_s.max(1e-9)),
+                    ("seconds", seconds),
+                    ("cpu_s", cpu_s),
+                ],
             )
         })
     }
@@ -189,17 +189,36 @@ impl Run<'_> {
 
     /// Searches with every beam width, one thread.
     fn sweep(&mut self) -> Result<(), Failure> {
-        for (step, ef) in self.options.ef.iter().copied().enumerate() {
+        for peer in &mut self.peers {
+            peer.is_swept = false;
+        }
+        for ef in self.options.ef.iter().copied() {
             self.say(&format!("searching, ef {ef}"));
-            self.each(|peer, context| {
-                if !peer.has_ef() && step > 0 {
-                    return Ok(());
-                }
-                context.search(peer, SWEEP, How { ef, threads: 1, is_batched: false })?;
-                context.search_batched(peer, SWEEP, How { ef, threads: 1, is_batched: true })
-            })?;
+            let hows = [false, true].map(|is_batched| How { ef, threads: 1, is_batched });
+            self.search_in_turns(SWEEP, &hows, |peer| !peer.is_swept)?;
+            for peer in &mut self.peers {
+                let finds_enough = |turns: &Turns| turns.recall() >= RECALL_ENOUGH;
+                peer.is_swept |= !peer.has_ef() || peer.turns.iter().any(finds_enough);
+            }
         }
         Ok(())
+    }
+
+    /// Searches in turns, in each of the ways `hows`, and records one figure for each of them.
+    fn search_in_turns(
+        &mut self,
+        measure: &str,
+        hows: &[How],
+        takes_part: impl Fn(&Peer) -> bool,
+    ) -> Result<(), Failure> {
+        self.each(|peer, context| {
+            peer.turns.clear();
+            if takes_part(peer) { context.begin_turns(peer, hows) } else { Ok(()) }
+        })?;
+        for turn in 0..self.options.turns {
+            self.each(|peer, context| context.take_turns(peer, turn))?;
+        }
+        self.each(|peer, context| context.record_turns(peer, measure))
     }
 
     /// Searches with all threads at one beam width.
@@ -209,12 +228,10 @@ impl Run<'_> {
             return Ok(());
         }
         self.say(&format!("searching, ef {EF_OF_ONE}, threads: {threads}"));
-        self.each(|peer, context| {
-            // One thread again, so that both figures are of the same minute.
-            context.search(peer, THREADS, How { ef: EF_OF_ONE, threads: 1, is_batched: false })?;
-            context.search(peer, THREADS, How { ef: EF_OF_ONE, threads, is_batched: false })?;
-            context.search_batched(peer, THREADS, How { ef: EF_OF_ONE, threads, is_batched: true })
-        })
+        // One thread again, so that both figures are of the same minute.
+        let hows = [(1, false), (threads, false), (threads, true)]
+            .map(|(threads, is_batched)| How { ef: EF_OF_ONE, threads, is_batched });
+        self.search_in_turns(THREADS, &hows, |_| true)
     }
 
     /// Counts distances per query, where a competitor can.
@@ -226,6 +243,9 @@ impl Run<'_> {
             }
             let k = context.options.k as usize;
             for ef in context.options.ef.iter().copied() {
+                if context.records.median(peer.name, SWEEP, &[("ef", ef as f64)], "qps").is_none() {
+                    continue;
+                }
                 match peer.ask::<Visited>(&Request::Visits { ef, k }) {
                     Ok(Visited { mean }) => {
                         let at = [("ef", ef as f64)];
@@ -285,67 +305,74 @@ impl Context<'_> {
         &self,
         peer: &mut Peer,
         how: How,
-        to: usize,
-        repeat: usize,
+        part: Part,
+        warm_up: usize,
+        answers: bool,
     ) -> Result<Searched, Failure> {
         peer.ask(&Request::Search {
             ef: how.ef,
             k: self.options.k as usize,
-            from: 0,
-            to,
+            from: part.from,
+            to: part.to,
             threads: how.threads,
             batched: how.is_batched,
-            repeat,
+            repeat: part.repeat,
+            warm_up,
+            answers,
         })
     }
 
-    /// Searches for long enough and records rate and recall.
-    fn search(&mut self, peer: &mut Peer, measure: &str, how: How) -> Result<(), Failure> {
+    /// Searches for every query once in each of the ways `hows` that the competitor has: that
+    /// tells recall, and how many searches fill a turn.
+    fn begin_turns(&self, peer: &mut Peer, hows: &[How]) -> Result<(), Failure> {
         let queries = self.data.queries.len();
-        let trial_queries = queries.min(TRIAL_QUERIES);
-        let trial = self.ask_search(peer, how, trial_queries, 1)?;
-        let expected = trial.seconds / trial_queries as f64 * queries as f64;
-        let wanted = self.options.search_seconds;
-        let mut repeat = (wanted / expected.max(1e-6)).ceil().max(1.0) as usize;
-        let mut searched = self.ask_search(peer, how, queries, repeat)?;
-        // A trial that was interrupted promised too much time.
-        for _ in 0..REPEATS_MAX {
-            if searched.seconds >= 0.8 * wanted {
-                break;
+        // A scan is the same work every time, and slow.
+        let count = if peer.has_ef() { self.options.turns as usize } else { 1 };
+        for how in hows.iter().copied() {
+            if how.is_batched && !peer.has_batches {
+                continue;
             }
-            let factor = wanted / searched.seconds.max(1e-6);
-            repeat = (repeat as f64 * factor).ceil() as usize;
-            searched = self.ask_search(peer, how, queries, repeat)?;
+            let pass = match self.ask_search(peer, how, Part::all(queries), 0, true) {
+                Ok(pass) => pass,
+                Err(error) if how.is_batched => {
+                    peer.has_batches = false;
+                    peer.note(&error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if pass.found.len() != queries {
+                let error = format!("{} answers to {queries} queries", pass.found.len());
+                return Err(error.into());
+            }
+            let recall = self.truth.recall(self.data, &pass.found);
+            let seconds = self.options.search_seconds;
+            peer.turns.push(Turns::new(how, recall, queries, &pass, (count, seconds)));
         }
-        if searched.found.len() != queries {
-            let error = format!("{} answers to {queries} queries", searched.found.len());
-            return Err(error.into());
-        }
-        let at = [
-            ("ef", how.ef as f64),
-            ("threads", how.threads as f64),
-            ("batched", f64::from(u8::from(how.is_batched))),
-        ];
-        let values = [
-            ("qps", (queries * repeat) as f64 / searched.seconds),
-            ("recall", self.truth.recall(self.data, &searched.found)),
-        ];
-        self.records.add(self.round, peer.name, measure, at, values)
+        Ok(())
     }
 
-    /// As [`Context::search`], where there is a call for many queries.
-    fn search_batched(&mut self, peer: &mut Peer, measure: &str, how: How) -> Result<(), Failure> {
-        if !peer.has_batches {
-            return Ok(());
+    /// One turn in each of the ways that were begun, the last one first in every other turn.
+    fn take_turns(&self, peer: &mut Peer, turn: u32) -> Result<(), Failure> {
+        let count = peer.turns.len();
+        for place in 0..count {
+            let way = if turn.is_multiple_of(2) { place } else { count - 1 - place };
+            let how = peer.turns[way].how();
+            let Some(part) = peer.turns[way].next() else { continue };
+            let searched = self.ask_search(peer, how, part, WARM_UP_QUERIES, false)?;
+            peer.turns[way].add(part, &searched);
         }
-        match self.ask_search(peer, how, 1, 1) {
-            Ok(_) => self.search(peer, measure, how),
-            Err(error) => {
-                peer.has_batches = false;
-                peer.note(&error);
-                Ok(())
+        Ok(())
+    }
+
+    /// Records what the turns came to.
+    fn record_turns(&mut self, peer: &mut Peer, measure: &str) -> Result<(), Failure> {
+        for turns in &peer.turns {
+            if let Some(values) = turns.values() {
+                self.records.add(self.round, peer.name, measure, turns.how().at(), values)?;
             }
         }
+        Ok(())
     }
 
     fn beside(&self, peer: &mut Peer, write: bool, wait_linked: bool) -> Result<Besides, Failure> {

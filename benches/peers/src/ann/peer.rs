@@ -4,8 +4,10 @@ use serde::de::DeserializeOwned;
 
 use super::{
     IN_PYTHON, OURS, Options,
+    clock::Taken,
     protocol::{MemoryAnswer, Opened, Request},
     start,
+    turns::Turns,
 };
 use crate::{Failure, data::DataSet, worker::Worker};
 
@@ -19,8 +21,12 @@ pub struct Peer {
     pub has_batches: bool,
     /// Whether it inserts while it searches: until it refuses.
     pub writes_beside: bool,
-    /// How long the index that is being built has taken so far, in seconds.
-    pub building_s: f64,
+    /// How long the index that is being built has taken so far.
+    pub building: Taken,
+    /// The turns of the searches that are being measured, one entry for each way of searching.
+    pub turns: Vec<Turns>,
+    /// Whether a wider beam would tell nothing new in this sweep.
+    pub is_swept: bool,
     /// What went wrong, or was refused.
     pub troubles: Vec<String>,
     worker: Option<Worker>,
@@ -35,7 +41,9 @@ impl Peer {
             opened: None,
             has_batches: IN_PYTHON.contains(&name),
             writes_beside: true,
-            building_s: 0.0,
+            building: Taken { seconds: 0.0, cpu_s: 0.0 },
+            turns: Vec::new(),
+            is_swept: false,
             troubles: Vec::new(),
             worker: None,
             bytes_before: 0,

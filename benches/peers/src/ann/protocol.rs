@@ -55,6 +55,12 @@ pub enum Request {
         batched: bool,
         /// How often over all of them.
         repeat: usize,
+        /// So many other queries, those before `from` or else the last ones, are searched for
+        /// first, outside the measurement and by every thread: caches are cold after another's
+        /// turn.
+        warm_up: usize,
+        /// Whether the answer tells what was found.
+        answers: bool,
     },
     /// Distances computed per query, in an untimed pass over all queries.
     Visits {
@@ -123,6 +129,8 @@ pub struct Done {}
 pub struct Inserted {
     /// Until all rows were in the index.
     pub seconds: f64,
+    /// Processor time of all threads meanwhile, those of the competitor's own included.
+    pub cpu_s: f64,
 }
 
 /// Answers [`Request::Search`].
@@ -130,10 +138,10 @@ pub struct Inserted {
 pub struct Searched {
     /// Of all passes.
     pub seconds: f64,
-    /// For each query the rows found, best first.
+    /// Processor time of all threads meanwhile.
+    pub cpu_s: f64,
+    /// For each query the rows found by the last pass, best first; nothing unless asked for.
     pub found: Vec<Vec<u64>>,
-    /// Of single calls, where they were taken.
-    pub latency: Option<LatencySummary>,
 }
 
 /// Answers [`Request::Visits`].

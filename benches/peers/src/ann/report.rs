@@ -2,7 +2,7 @@
 
 use super::{
     OURS, Options,
-    driver::{EF_OF_ONE, SWEEP, THREADS},
+    driver::{EF_OF_ONE, RECALL_ENOUGH, SWEEP, THREADS},
     peer::Peer,
     score::{Point, qps_at},
 };
@@ -62,15 +62,28 @@ pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Record
         build(data, peers, records)
     );
     println!(
-        "Anonymous memory since the vectors were loaded; what a mapped file holds is not in it.\n"
+        "Anonymous memory since the vectors were loaded; what a mapped file holds is not in it. \
+         Processor time in wall time, one thread: {}. That of ours includes its own threads, for \
+         the log and for the links.\n",
+        shares(peers, |peer| build_share(peer, records))
     );
     let ours_over_theirs = at_levels(options, peers, records);
     println!("## Queries per second at recall@{}, one thread\n\n{ours_over_theirs}", options.k);
     println!(
         "The ratio is ours over theirs, round by round: the median, and the spread in brackets. \
-         ≥: its narrowest beam already finds more than that.\n"
+         ≥: its narrowest beam already finds more than that. A round's rate is the median of {} \
+         turns of about {} s. Processor time in wall time meanwhile, median: {}. Well below 1, \
+         others had the processor.\n",
+        options.turns,
+        options.search_seconds,
+        shares(peers, |peer| {
+            records.median(peer.name, SWEEP, &[("threads", 1.0)], "cpu_share")
+        })
     );
-    println!("## The sweep, one thread\n\n{}", sweep(options, peers, records));
+    println!(
+        "## The sweep, one thread (no wider beams from recall {RECALL_ENOUGH} on)\n\n{}",
+        sweep(options, peers, records)
+    );
     if records.all().any(|record| record.measure == THREADS) {
         println!("## Threads, ef {EF_OF_ONE}\n\n{}", threads(peers, records));
     }
@@ -179,6 +192,21 @@ fn build(data: &DataSet, peers: &[Peer], records: &Records) -> Table {
     table
 }
 
+/// Processor time in wall time of the builds with one thread.
+fn build_share(peer: &Peer, records: &Records) -> Option<f64> {
+    let figure = |name| records.median(peer.name, "build", &[("threads", 1.0)], name);
+    Some(figure("cpu_s")? / figure("seconds")?)
+}
+
+/// Each competitor with its share, as far as they have one.
+fn shares(peers: &[Peer], share: impl Fn(&Peer) -> Option<f64>) -> String {
+    let shares: Vec<String> = peers
+        .iter()
+        .filter_map(|peer| Some(format!("{} {}", peer.name, number(share(peer)?))))
+        .collect();
+    if shares.is_empty() { "unknown".to_owned() } else { shares.join(", ") }
+}
+
 /// The spread of rounds, where there are several.
 fn percent(rounds: &[f64]) -> String {
     if rounds.len() < 2 { "-".to_owned() } else { format!("{:.0}%", 100.0 * spread(rounds)) }
@@ -192,12 +220,22 @@ fn sweep_of(
     calls: Calls,
     round: usize,
 ) -> Vec<Point> {
-    let figure =
-        |ef, name| records.rounds(peer.name, SWEEP, &calls.at(ef), name).get(round).copied();
+    // Not every round has every width, so a place in a list of rounds would not do.
+    let figures = |ef| {
+        let at = calls.at(ef);
+        records
+            .all()
+            .filter(|record| record.competitor == peer.name && record.measure == SWEEP)
+            .filter(|record| record.round as usize == round)
+            .find(|record| at.iter().all(|(name, value)| record.at.get(*name) == Some(value)))
+    };
     options
         .ef
         .iter()
-        .filter_map(|&ef| Some(Point { recall: figure(ef, "recall")?, qps: figure(ef, "qps")? }))
+        .filter_map(|&ef| {
+            let values = &figures(ef)?.values;
+            Some(Point { recall: *values.get("recall")?, qps: *values.get("qps")? })
+        })
         .collect()
 }
 
@@ -303,8 +341,10 @@ fn sweep(options: &Options, peers: &[Peer], records: &Records) -> Table {
         "recall",
         "QPS",
         "spread",
+        "of turns",
         "QPS batched",
         "spread",
+        "of turns",
         "visits",
         "ns per visit",
     ]);
@@ -313,14 +353,21 @@ fn sweep(options: &Options, peers: &[Peer], records: &Records) -> Table {
             let batched = records.rounds(peer.name, SWEEP, &Calls::Batched.at(ef), "qps");
             let best = median(&batched).map_or(point.qps, |batched| batched.max(point.qps));
             let visits = visits(records, peer, ef);
+            let of_turns = |calls: Calls| {
+                records
+                    .median(peer.name, SWEEP, &calls.at(ef), "turns_spread")
+                    .map_or_else(|| "-".to_owned(), |spread| format!("{:.0}%", 100.0 * spread))
+            };
             table.row([
                 peer.label(),
                 if peer.has_ef() { ef.to_string() } else { "-".to_owned() },
                 format!("{:.4}", point.recall),
                 number(point.qps),
                 percent(&records.rounds(peer.name, SWEEP, &Calls::Single.at(ef), "qps")),
+                of_turns(Calls::Single),
                 maybe(median(&batched)),
                 percent(&batched),
+                of_turns(Calls::Batched),
                 maybe(visits),
                 maybe(visits.map(|visits| 1e9 / best / visits)),
             ]);

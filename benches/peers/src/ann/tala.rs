@@ -1,12 +1,13 @@
 //! `tala-store`: a [`StorageEngine`] in memory through its public interface, with its default
 //! options (which are `M` 16 and `ef_construction` 200), its metrics on as they always are. It does
 //! more than an index does: an insert stores the whole record, found by id and by time as well.
-//! Its rows are linked by one thread of its own whatever number of threads hands them over.
+//! Its rows are linked by one thread of its own whatever number of threads hands them over; its
+//! processor time has that thread and the log's in it.
 
 use std::{sync::atomic::Ordering::Relaxed, thread};
 
 use tala_core::{Intent, IntentId};
-use tala_store::{Query, StorageEngine};
+use tala_store::{EngineOptions, Query, StorageEngine};
 
 use super::{
     competitor::{Competitor, Job},
@@ -32,6 +33,11 @@ pub struct Tala {
 impl Tala {
     fn engine(&self) -> Result<&StorageEngine, Failure> {
         Ok(self.engine.as_ref().ok_or("there is no index")?)
+    }
+
+    /// Of the next engine.
+    fn options(&self) -> EngineOptions {
+        StorageEngine::options(self.dim).m(self.m).ef_construction(self.ef_construction)
     }
 
     fn insert_rows(&self, from: usize, to: usize) -> Result<(), Failure> {
@@ -102,10 +108,8 @@ impl Competitor for Tala {
         if let Some(engine) = self.engine.take() {
             engine.close()?;
         }
-        let options =
-            StorageEngine::options(self.dim).m(self.m).ef_construction(self.ef_construction);
-        self.engine = Some(options.in_memory()?);
         self.threads = threads;
+        self.engine = Some(self.options().in_memory()?);
         Ok(())
     }
 

@@ -271,12 +271,13 @@ fn rates_at(
 
 /// Those calls by which the competitor is faster in the middle of its sweep.
 fn better_calls(options: &Options, peer: &Peer, records: &Records) -> Calls {
-    let middle = |calls| {
-        let rates: Vec<f64> = median_sweep(options, peer, records, calls)
-            .into_iter()
-            .map(|(_, point)| point.qps)
-            .collect();
-        median(&rates)
+    // By processor time, which moves less from run to run.
+    let middle = |calls: Calls| {
+        let rates = options
+            .ef
+            .iter()
+            .filter_map(|ef| records.median(peer.name, SWEEP, &calls.at(*ef), "qps_cpu"));
+        median(&rates.collect::<Vec<f64>>())
     };
     match (middle(Calls::Single), middle(Calls::Batched)) {
         (Some(single), Some(batched)) if batched > single => Calls::Batched,

@@ -232,40 +232,33 @@ pub fn dot(probe: &Probe, code: &[u8]) -> i32 {
 /// costs less than four passes: the probe is read once, and lanes are added up together.
 #[inline]
 pub fn dots4(probe: &Probe, codes: [&[u8]; 4]) -> [i32; 4] {
-    let codes = codes.map(|code| code.as_chunks().0);
-    if codes.iter().any(|code| code.len() < probe.blocks.len()) {
+    let [a, b, c, d] = codes;
+    let (a, b, c, d) = (a.as_chunks().0, b.as_chunks().0, c.as_chunks().0, d.as_chunks().0);
+    let blocks = probe.blocks.as_slice();
+    let len = blocks.len();
+    if a.len() < len || b.len() < len || c.len() < len || d.len() < len {
         // The correction is that of the whole probe.
-        return portable::dots4(&probe.blocks, codes);
+        return portable::dots4(blocks, a, b, c, d);
     }
     match probe.path.0 {
         // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
         Instructions::Avx512Vnni => unsafe {
-            x86::dots4_avx512vnni(&probe.blocks, probe.correction, codes)
+            x86::dots4_avx512vnni(blocks, probe.correction, a, b, c, d)
         },
         // SAFETY: as above.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
         Instructions::AvxVnni => unsafe {
-            x86::dots4_avxvnni(&probe.blocks, probe.correction, codes)
+            x86::dots4_avxvnni(blocks, probe.correction, a, b, c, d)
         },
         // SAFETY: as above.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::Avx2 => unsafe { x86::dots4_avx2(&probe.blocks, probe.correction, codes) },
+        Instructions::Avx2 => unsafe { x86::dots4_avx2(blocks, probe.correction, a, b, c, d) },
         // SAFETY: as above.
         #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
-        Instructions::Neon => unsafe { neon::dots4(&probe.blocks, codes) },
-        Instructions::Portable => portable::dots4(&probe.blocks, codes),
+        Instructions::Neon => unsafe { neon::dots4(blocks, a, b, c, d) },
+        Instructions::Portable => portable::dots4(blocks, a, b, c, d),
     }
-}
-
-/// The probe and the codes as far as all of them reach.
-#[inline(always)]
-fn common<'a, const N: usize>(
-    probe: &'a [ProbeBlock],
-    codes: [&'a [CodeBlock]; N],
-) -> (&'a [ProbeBlock], [&'a [CodeBlock]; N]) {
-    let len = codes.iter().fold(probe.len(), |len, code| len.min(code.len()));
-    (&probe[..len], codes.map(|code| &code[..len]))
 }
 
 /// Most lines that one [`prefetch`] asks for: processors keep track of few more at a time.

@@ -5,7 +5,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{CodeBlock, ProbeBlock, common};
+use super::{CodeBlock, ProbeBlock};
 
 #[target_feature(enable = "neon")]
 pub(super) fn dot(probe: &[ProbeBlock], code: &[CodeBlock]) -> i32 {
@@ -17,12 +17,18 @@ pub(super) fn dot(probe: &[ProbeBlock], code: &[CodeBlock]) -> i32 {
 }
 
 #[target_feature(enable = "neon")]
-pub(super) fn dots4(probe: &[ProbeBlock], codes: [&[CodeBlock]; 4]) -> [i32; 4] {
-    let (probe, codes) = common(probe, codes);
+pub(super) fn dots4(
+    probe: &[ProbeBlock],
+    row_a: &[CodeBlock],
+    row_b: &[CodeBlock],
+    row_c: &[CodeBlock],
+    row_d: &[CodeBlock],
+) -> [i32; 4] {
     let mut sums = [[vdupq_n_s32(0); 2]; 4];
-    for (index, probe) in probe.iter().enumerate() {
-        for row in 0..4 {
-            sums[row] = step(sums[row], probe, &codes[row][index]);
+    let blocks = probe.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
+    for ((((probe, code_a), code_b), code_c), code_d) in blocks {
+        for (sum, code) in sums.iter_mut().zip([code_a, code_b, code_c, code_d]) {
+            *sum = step(*sum, probe, code);
         }
     }
     let [a, b, c, d] = sums.map(|[low, high]| vaddq_s32(low, high));

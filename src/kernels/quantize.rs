@@ -186,11 +186,24 @@ impl SumLanes {
 
     #[inline(always)]
     fn flush(self, into: &mut Sums) {
-        let sum = |lanes: Lanes| lanes.into_iter().map(f64::from).sum::<f64>();
-        into.residual_residual += sum(self.residual_residual);
-        into.residual_component += sum(self.residual_component);
-        into.component_component += sum(self.component_component);
+        into.residual_residual += in_f64(self.residual_residual);
+        into.residual_component += in_f64(self.residual_component);
+        into.component_component += in_f64(self.component_component);
     }
+}
+
+/// The sum, by halves: one addition after the other would be most of the time of a short vector.
+#[inline(always)]
+fn in_f64(lanes: Lanes) -> f64 {
+    let mut sums = lanes.map(f64::from);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    sums[0]
 }
 
 impl Sums {

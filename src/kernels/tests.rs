@@ -164,13 +164,13 @@ fn the_code_around_avx_vnni_is_exact() {
         let mut probe = Probe::new();
         probe.set_signed(&random_values(&mut random, len));
         let codes = [(); 4].map(|()| random_code(&mut random, len));
-        let codes = codes.each_ref().map(|code| code.as_chunks().0);
-        let expected = portable::dots4(&probe.blocks, codes);
+        let [a, b, c, d] = codes.each_ref().map(|code| code.as_chunks().0);
+        let expected = portable::dots4(&probe.blocks, a, b, c, d);
         // SAFETY: AVX-512 with VL and VNNI was detected just now, and implies AVX2.
         let (got, first) = unsafe {
             (
-                x86::twin::dots4_vl(&probe.blocks, probe.correction, codes),
-                x86::twin::dot_vl(&probe.blocks, probe.correction, codes[0]),
+                x86::twin::dots4_vl(&probe.blocks, probe.correction, a, b, c, d),
+                x86::twin::dot_vl(&probe.blocks, probe.correction, a),
             )
         };
         assert_eq!((got, first), (expected, expected[0]));

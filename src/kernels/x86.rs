@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeBlock, ProbeBlock, common};
+use super::{CodeBlock, ProbeBlock};
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -41,7 +41,7 @@ fn step_512(sum: __m512i, probe: &ProbeBlock, code: &CodeBlock) -> __m512i {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn dot_avx512vnni(probe: &[ProbeBlock], correction: i32, code: &[CodeBlock]) -> i32 {
-    let (probe, [code]) = common(probe, [code]);
+    let code = code.get(..probe.len()).unwrap_or(code);
     let ((probe, probe_rest), (code, code_rest)) = (probe.as_chunks(), code.as_chunks());
     // Two chains of additions, since one would wait for itself.
     let mut even = _mm512_zextsi128_si512(_mm_cvtsi32_si128(correction));
@@ -60,16 +60,19 @@ pub(super) fn dot_avx512vnni(probe: &[ProbeBlock], correction: i32, code: &[Code
 pub(super) fn dots4_avx512vnni(
     probe: &[ProbeBlock],
     correction: i32,
-    codes: [&[CodeBlock]; 4],
+    row_a: &[CodeBlock],
+    row_b: &[CodeBlock],
+    row_c: &[CodeBlock],
+    row_d: &[CodeBlock],
 ) -> [i32; 4] {
-    let (probe, [code_a, code_b, code_c, code_d]) = common(probe, codes);
     let start = _mm512_zextsi128_si512(_mm_cvtsi32_si128(correction));
     let (mut a, mut b, mut c, mut d) = (start, start, start, start);
-    for (index, probe) in probe.iter().enumerate() {
-        a = step_512(a, probe, &code_a[index]);
-        b = step_512(b, probe, &code_b[index]);
-        c = step_512(c, probe, &code_c[index]);
-        d = step_512(d, probe, &code_d[index]);
+    let blocks = probe.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
+    for ((((probe, code_a), code_b), code_c), code_d) in blocks {
+        a = step_512(a, probe, code_a);
+        b = step_512(b, probe, code_b);
+        c = step_512(c, probe, code_c);
+        d = step_512(d, probe, code_d);
     }
     // Interleaving and adding halves the lanes of two sums at once: after two rounds each 128 bits
     // have one lane of every sum.
@@ -114,15 +117,18 @@ macro_rules! products_256 {
         pub(in crate::kernels) fn $dots4(
             probe: &[ProbeBlock],
             correction: i32,
-            codes: [&[CodeBlock]; 4],
+            row_a: &[CodeBlock],
+            row_b: &[CodeBlock],
+            row_c: &[CodeBlock],
+            row_d: &[CodeBlock],
         ) -> [i32; 4] {
-            let (probe, codes) = common(probe, codes);
             let mut low = [_mm256_zextsi128_si256(_mm_cvtsi32_si128(correction)); 4];
             let mut high = [_mm256_setzero_si256(); 4];
-            for (index, probe) in probe.iter().enumerate() {
+            let blocks = probe.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
+            for ((((probe, code_a), code_b), code_c), code_d) in blocks {
                 let probe: &[[u8; 32]; 2] = bytemuck::cast_ref(&probe.0);
-                for row in 0..4 {
-                    let code: &[[u8; 32]; 2] = bytemuck::cast_ref(&codes[row][index]);
+                for (row, code) in [code_a, code_b, code_c, code_d].into_iter().enumerate() {
+                    let code: &[[u8; 32]; 2] = bytemuck::cast_ref(code);
                     low[row] = $step(low[row], &probe[0], &code[0]);
                     high[row] = $step(high[row], &probe[1], &code[1]);
                 }

@@ -104,12 +104,20 @@ fn from_memory(criterion: &mut Criterion) {
     }
 }
 
-/// A probe and the codes of random components, `[u8; dim]`, as many as fit into `bytes`.
-fn probe_and_codes(path: KernelPath, dim: usize, bytes: usize) -> (Probe, Vec<u8>) {
+/// A line of the cache.
+const LINE_BYTES: usize = 64;
+
+/// A probe, and memory for `bytes` of codes of random components.
+fn probe_and_memory(path: KernelPath, dim: usize, bytes: usize) -> (Probe, Vec<u8>) {
     let mut random = Random(5);
     let mut probe = Probe::with_path(path);
     probe.set_code(&random_bytes(&mut random, dim));
-    (probe, random_bytes(&mut random, bytes / dim * dim))
+    (probe, random_bytes(&mut random, bytes + LINE_BYTES))
+}
+
+/// The memory from where its first line begins, as rows do in a store.
+fn lines(memory: &[u8]) -> &[u8] {
+    &memory[memory.as_ptr().align_offset(LINE_BYTES)..]
 }
 
 fn random_bytes(random: &mut Random, len: usize) -> Vec<u8> {
@@ -121,15 +129,18 @@ fn codes_in_cache(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("distance/codes_in_cache");
     for &dim in sized(&DIMS[..], &QUICK_DIMS) {
         for path in KernelPath::available() {
-            let (probe, codes) = probe_and_codes(path, dim, 4 * dim);
+            let (probe, memory) = probe_and_memory(path, dim, 4 * dim);
+            let codes = lines(&memory);
             group.throughput(Throughput::Bytes(dim as u64));
             group.bench_function(BenchmarkId::new(format!("dot {path}"), dim), |bencher| {
                 bencher.iter(|| dot(black_box(&probe), black_box(&codes[..dim])));
             });
             group.throughput(Throughput::Bytes(4 * dim as u64));
             group.bench_function(BenchmarkId::new(format!("dots4 {path}"), dim), |bencher| {
-                let rows = [0, 1, 2, 3].map(|row| &codes[row * dim..][..dim]);
-                bencher.iter(|| dots4(black_box(&probe), black_box(rows)));
+                bencher.iter(|| {
+                    let codes = black_box(codes);
+                    dots4(black_box(&probe), [0, 1, 2, 3].map(|row| &codes[row * dim..][..dim]))
+                });
             });
         }
     }
@@ -139,15 +150,16 @@ fn codes_from_memory(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("distance/codes_from_memory");
     for &dim in sized(&DIMS[..], &QUICK_DIMS) {
         for path in KernelPath::available() {
-            let memory = LazyCell::new(|| {
-                let (probe, codes) = probe_and_codes(path, dim, sized(320 << 20, 64 << 20));
-                let order = Random(4).order(codes.len() / dim);
-                (probe, codes, order)
+            let bytes = sized(320 << 20, 64 << 20);
+            let world = LazyCell::new(|| {
+                let (probe, memory) = probe_and_memory(path, dim, bytes);
+                (probe, memory, Random(4).order(bytes / dim))
             });
             group.throughput(Throughput::Bytes(4 * dim as u64));
             for (name, is_prefetched) in [("dots4", false), ("prefetched dots4", true)] {
                 group.bench_function(BenchmarkId::new(format!("{name} {path}"), dim), |bencher| {
-                    let (probe, codes, order) = &*memory;
+                    let (probe, memory, order) = &*world;
+                    let codes = lines(memory);
                     let mut next = order.iter().cycle();
                     let mut four =
                         || [(); 4].map(|()| &codes[next.next().unwrap_or(&0) * dim..][..dim]);

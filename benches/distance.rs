@@ -8,6 +8,11 @@
 //! The order is known ahead, as a walk knows all neighbors of a node, so the processor may fetch a
 //! row while it computes with the one before.
 //!
+//! - `distance/codes_in_cache`, `distance/codes_from_memory`: the same for products of codes, of one
+//!   byte to the component, with each set of instructions that this processor has. `dot` takes one
+//!   row, `dots4` four in one pass, `prefetched dots4` asks for the next four before it.
+//! - `distance/quantize`: and what does it cost to make a code, or a probe of one?
+//!
 //! `cosine walk` is what the graph measures by, `cosine rank` what answers are ranked by,
 //! `euclidean` what a `QueryEngine` does both by; `simsimd` are bare SIMD kernels, and `plain loop`
 //! is a dot product as the compiler makes it. A quick run leaves out most dimensions.
@@ -22,7 +27,9 @@ use criterion::{
     measurement::WallTime,
 };
 use simsimd::SpatialSimilarity;
-use tala_store::rooms::{Cosine, Euclidean, Metric, Vector};
+use tala_store::rooms::{
+    Cosine, Euclidean, KernelPath, Metric, Probe, Vector, dot, dots4, prefetch, quantize,
+};
 
 const DIMS: [usize; 5] = [64, 128, 384, 768, 1_536];
 const QUICK_DIMS: [usize; 2] = [64, 384];
@@ -97,5 +104,103 @@ fn from_memory(criterion: &mut Criterion) {
     }
 }
 
-criterion_group! { name = benches; config = common::criterion(); targets = in_cache, from_memory }
+/// A line of the cache.
+const LINE_BYTES: usize = 64;
+
+/// A probe, and memory for `bytes` of codes of random components.
+fn probe_and_memory(path: KernelPath, dim: usize, bytes: usize) -> (Probe, Vec<u8>) {
+    let mut random = Random(5);
+    let mut probe = Probe::with_path(path);
+    probe.set_code(&random_bytes(&mut random, dim));
+    (probe, random_bytes(&mut random, bytes + LINE_BYTES))
+}
+
+/// The memory from where its first line begins, as rows do in a store.
+fn lines(memory: &[u8]) -> &[u8] {
+    &memory[memory.as_ptr().align_offset(LINE_BYTES)..]
+}
+
+fn random_bytes(random: &mut Random, len: usize) -> Vec<u8> {
+    let words = (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes());
+    words.take(len).collect()
+}
+
+fn codes_in_cache(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("distance/codes_in_cache");
+    for &dim in sized(&DIMS[..], &QUICK_DIMS) {
+        for path in KernelPath::available() {
+            let (probe, memory) = probe_and_memory(path, dim, 4 * dim);
+            let codes = lines(&memory);
+            group.throughput(Throughput::Bytes(dim as u64));
+            group.bench_function(BenchmarkId::new(format!("dot {path}"), dim), |bencher| {
+                bencher.iter(|| dot(black_box(&probe), black_box(&codes[..dim])));
+            });
+            group.throughput(Throughput::Bytes(4 * dim as u64));
+            group.bench_function(BenchmarkId::new(format!("dots4 {path}"), dim), |bencher| {
+                bencher.iter(|| {
+                    let codes = black_box(codes);
+                    dots4(black_box(&probe), [0, 1, 2, 3].map(|row| &codes[row * dim..][..dim]))
+                });
+            });
+        }
+    }
+}
+
+fn codes_from_memory(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("distance/codes_from_memory");
+    for &dim in sized(&DIMS[..], &QUICK_DIMS) {
+        for path in KernelPath::available() {
+            let bytes = sized(320 << 20, 64 << 20);
+            let world = LazyCell::new(|| {
+                let (probe, memory) = probe_and_memory(path, dim, bytes);
+                (probe, memory, Random(4).order(bytes / dim))
+            });
+            group.throughput(Throughput::Bytes(4 * dim as u64));
+            for (name, is_prefetched) in [("dots4", false), ("prefetched dots4", true)] {
+                group.bench_function(BenchmarkId::new(format!("{name} {path}"), dim), |bencher| {
+                    let (probe, memory, order) = &*world;
+                    let codes = lines(memory);
+                    let mut next = order.iter().cycle();
+                    let mut four =
+                        || [(); 4].map(|()| &codes[next.next().unwrap_or(&0) * dim..][..dim]);
+                    let mut rows = four();
+                    bencher.iter(|| {
+                        let next_rows = four();
+                        if is_prefetched {
+                            next_rows.into_iter().for_each(prefetch);
+                        }
+                        dots4(probe, std::mem::replace(&mut rows, next_rows))
+                    });
+                });
+            }
+        }
+    }
+}
+
+fn making_codes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("distance/quantize");
+    for &dim in sized(&DIMS[..], &QUICK_DIMS) {
+        let values = Random(6).vector(dim);
+        let norm = f64::from(Vector::new(&values).squared_norm()).sqrt();
+        let mut components = vec![0; dim];
+        group.bench_function(BenchmarkId::new("quantize", dim), |bencher| {
+            bencher.iter(|| quantize(black_box(&values), norm, &mut components));
+        });
+        let huge: Vec<f32> = values.iter().map(|value| 1e30 * value).collect();
+        group.bench_function(BenchmarkId::new("quantize huge", dim), |bencher| {
+            bencher.iter(|| quantize(black_box(&huge), 1e30 * norm, &mut components));
+        });
+        let code = random_bytes(&mut Random(7), dim);
+        let mut probe = Probe::new();
+        group.bench_function(BenchmarkId::new("probe of a code", dim), |bencher| {
+            bencher.iter(|| black_box(&mut probe).set_code(black_box(&code)));
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = common::criterion();
+    targets = in_cache, from_memory, codes_in_cache, codes_from_memory, making_codes
+}
 criterion_main!(benches);

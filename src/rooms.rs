@@ -64,6 +64,7 @@ mod parts {
     pub use crate::{
         distance::Vector,
         index::metric::{Cosine, Euclidean, Metric},
+        kernels::{Path as KernelPath, Probe, Quantized, dot, dots4, prefetch, quantize},
         metrics::TrackedRwLock,
         wal::Stamp,
     };

@@ -71,8 +71,8 @@ mod query_engine;
 pub mod rooms;
 
 pub use engine::{
-    Query, RecoveryReport, RecoveryWarning, StorageEngine, StoreStats, VerifyReport, stored_dim,
-    verify,
+    Query, RecallAt, RecallOptions, RecallReport, RecoveryReport, RecoveryWarning, StorageEngine,
+    StoreStats, VerifyReport, stored_dim, verify,
 };
 pub use metrics::{LockStats, StorageMetrics};
 pub use options::{Durability, EngineOptions, OpenProgress};

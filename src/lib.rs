@@ -84,3 +84,8 @@ pub use wal::{Wal, WalEntry, replay_wal};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The guide's example, the same way.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/choosing-index-parameters.md")]
+struct ChoosingIndexParameters;

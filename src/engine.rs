@@ -8,6 +8,7 @@ mod import;
 mod open;
 mod publish;
 mod reads;
+mod recall;
 mod recover;
 mod verify;
 mod view;
@@ -30,6 +31,7 @@ use self::{close::Actors, view::View, writes::Gates};
 pub use self::{
     open::stored_dim,
     reads::{Query, StoreStats},
+    recall::{RecallAt, RecallOptions, RecallReport},
     recover::{RecoveryReport, RecoveryWarning},
     verify::{VerifyReport, verify},
 };
@@ -275,7 +277,7 @@ impl StorageEngine {
         inner.wait_linked(RowId(inner.view.index.arena.len()))
     }
 
-    /// [`IntentStore::query_semantic`] with a beam width of the caller's choice.
+    /// [`IntentStore::query_semantic`] with a beam width of the caller's choice, or exactly.
     ///
     /// # Errors
     /// As for `query_semantic`.

@@ -74,8 +74,8 @@ mod query_engine;
 pub mod rooms;
 
 pub use engine::{
-    Query, RecoveryReport, RecoveryWarning, StorageEngine, StoreStats, VerifyReport, stored_dim,
-    verify,
+    Query, RecallAt, RecallOptions, RecallReport, RecoveryReport, RecoveryWarning, StorageEngine,
+    StoreStats, VerifyReport, stored_dim, verify,
 };
 pub use metrics::{LockStats, StorageMetrics};
 pub use options::{Durability, EngineOptions, OpenProgress};
@@ -87,3 +87,8 @@ pub use wal::{Wal, WalEntry, replay_wal};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The guide's example, the same way.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/choosing-index-parameters.md")]
+struct ChoosingIndexParameters;

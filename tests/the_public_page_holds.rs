@@ -19,8 +19,8 @@ use std::{
 use tala_core::{Intent, IntentId, IntentStore, Outcome, Status, TalaError, TimeRange};
 use tala_store::{
     Durability, EngineOptions, HotBuffer, LockStats, OpenProgress, Query, QueryEngine,
-    RecoveryReport, RecoveryWarning, StorageEngine, StorageMetrics, StoreStats, VerifyReport, Wal,
-    WalEntry, replay_wal,
+    RecallOptions, RecallReport, RecoveryReport, RecoveryWarning, StorageEngine, StorageMetrics,
+    StoreStats, VerifyReport, Wal, WalEntry, replay_wal,
 };
 use tala_wire::SegmentReader;
 
@@ -173,6 +173,8 @@ fn everything_public_is_shared_by_threads_and_the_engine_is_cloned() {
     is_shared::<Durability>();
     is_shared::<OpenProgress>();
     is_shared::<Query<'static>>();
+    is_shared::<RecallOptions>();
+    is_shared::<RecallReport>();
     is_shared::<RecoveryReport>();
     is_shared::<RecoveryWarning>();
     is_shared::<StoreStats>();

@@ -1,4 +1,5 @@
-//! `tala-store search`, `range`, `get`, `stats` and `verify`: what they answer and how they fail.
+//! `tala-store search`, `range`, `get`, `stats` and `verify`: what they answer and how they fail, and
+//! what every command that reads has in common.
 #![cfg(feature = "cli")]
 
 mod tool_support;
@@ -130,8 +131,14 @@ fn stats_and_verify_count_what_is_there() {
 #[test]
 fn reading_creates_no_store() {
     let scene = Scene::new();
-    let commands: [(&str, &[&str]); 5] =
-        [("search", &["x"]), ("range", &[]), ("get", &[ID]), ("stats", &[]), ("verify", &[])];
+    let commands: [(&str, &[&str]); 6] = [
+        ("search", &["x"]),
+        ("range", &[]),
+        ("get", &[ID]),
+        ("stats", &[]),
+        ("recall", &[]),
+        ("verify", &[]),
+    ];
     for exists in [false, true] {
         if exists {
             std::fs::create_dir(scene.store()).unwrap();
@@ -151,11 +158,12 @@ fn reading_creates_no_store() {
 fn a_file_is_no_store() {
     let scene = Scene::new();
     let file = scene.file("store", "no directory");
-    let commands: [(&str, &[&str]); 6] = [
+    let commands: [(&str, &[&str]); 7] = [
         ("search", &["x"]),
         ("range", &[]),
         ("get", &[ID]),
         ("stats", &[]),
+        ("recall", &[]),
         ("verify", &[]),
         ("ingest", &[]),
     ];
@@ -233,7 +241,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[test]
 fn help_has_an_example_for_every_command() {
-    for command in ["demo", "ingest", "search", "range", "get", "stats", "verify"] {
+    for command in ["demo", "ingest", "search", "range", "get", "stats", "recall", "verify"] {
         let ran = tool(&[command.to_owned(), "--help".to_owned()], b"");
         assert_eq!(ran.status, 0);
         assert!(ran.stdout.contains(&format!("  tala-store {command}")), "{}", ran.stdout);

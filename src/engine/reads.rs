@@ -6,7 +6,7 @@ use tala_core::IntentId;
 
 use super::Inner;
 use crate::{
-    index,
+    index::{self, search::Answer},
     metrics::record_stage,
     sync::{atomic::Ordering, now_ns},
 };
@@ -24,18 +24,52 @@ pub struct Query<'a> {
     pub(super) embedding: &'a [f32],
     k: usize,
     ef: Option<usize>,
+    is_exact: bool,
 }
 
 impl<'a> Query<'a> {
     /// The `k` intents most similar to `embedding`, `[f32; dim]`.
     pub fn new(embedding: &'a [f32], k: usize) -> Self {
-        Self { embedding, k, ef: None }
+        Self { embedding, k, ef: None, is_exact: false }
     }
 
     /// Beam width of the graph walk; wider finds more of the true neighbors and takes longer. At
     /// least `k` is used. The default is the engine's `ef_search`.
     pub fn ef(mut self, candidates: usize) -> Self {
         self.ef = Some(candidates);
+        self
+    }
+
+    /// Compares every intent instead of walking the graph: the true neighbors, by which the recall
+    /// of other queries is measured, in a time that grows with the store. A beam width plays no
+    /// part then.
+    ///
+    /// ```
+    /// # use tala_core::{Intent, IntentId, IntentStore};
+    /// # use tala_store::{Query, StorageEngine};
+    /// # let engine = StorageEngine::in_memory(2, 10);
+    /// # for number in 0..5_u8 {
+    /// #     engine.insert(Intent {
+    /// #         id: IntentId::from_bytes([number; 16]),
+    /// #         timestamp: 0,
+    /// #         raw_command: String::new(),
+    /// #         embedding: vec![1.0, f32::from(number)],
+    /// #         context_hash: 0,
+    /// #         parent_ids: vec![],
+    /// #         outcome: None,
+    /// #         confidence: 1.0,
+    /// #     })?;
+    /// # }
+    /// let embedding = [1.0, 0.5];
+    /// let truth = engine.search(Query::new(&embedding, 3).exact())?;
+    /// let found = engine.search(Query::new(&embedding, 3).ef(16))?;
+    /// // Of the three most similar intents so many were found:
+    /// let right = found.iter().filter(|(_, similarity)| *similarity >= truth[2].1).count();
+    /// assert_eq!(right, 3);
+    /// # Ok::<(), tala_core::TalaError>(())
+    /// ```
+    pub fn exact(mut self) -> Self {
+        self.is_exact = true;
         self
     }
 }
@@ -67,6 +101,11 @@ pub struct StoreStats {
 impl Inner {
     /// Answers a query whose embedding was checked.
     pub(super) fn search(&self, query: Query<'_>) -> Vec<(IntentId, f32)> {
+        self.answer(query).hits
+    }
+
+    /// The answer to a query whose embedding was checked, and how it was found.
+    pub(super) fn answer(&self, query: Query<'_>) -> Answer {
         let since_ns = now_ns();
         let metrics = &self.view.metrics;
         let shared = &*self.view.index;
@@ -74,7 +113,7 @@ impl Inner {
             vector: query.embedding,
             k: query.k,
             ef: query.ef.unwrap_or(self.options.ef_search),
-            exact_below: self.options.exact_below,
+            exact_below: if query.is_exact { usize::MAX } else { self.options.exact_below },
         };
         let found = index::search(&shared.graph, wanted, shared.view());
         if found.is_walked {
@@ -82,7 +121,7 @@ impl Inner {
             metrics.hnsw_search_count.fetch_add(1, Relaxed);
         }
         record_stage(&metrics.edge_search_ns, &metrics.edge_search_count, since_ns, 1);
-        found.hits
+        found
     }
 
     pub(super) fn stats(&self) -> StoreStats {

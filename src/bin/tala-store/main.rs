@@ -16,6 +16,7 @@ mod json;
 mod lines;
 mod open;
 mod range;
+mod recall;
 mod render;
 mod search;
 mod source;
@@ -48,6 +49,7 @@ Examples:
   tala-store range ~/tala --from yesterday           what was done since yesterday
   tala-store get ~/tala 1b357195-94df-4661-a629-9abda431fa46
   tala-store stats ~/tala                            how much there is
+  tala-store recall ~/tala                           how much of the truth searches find
   tala-store verify ~/tala                           check every byte on disk
 
 Exit status: 0 success; 1 not found, damaged or failed; 2 wrong usage.";
@@ -60,6 +62,7 @@ enum Command {
     Range(range::Args),
     Get(get::Args),
     Stats(stats::Args),
+    Recall(recall::Args),
     Verify(verify::Args),
     #[command(hide = true)]
     DemoWriter(demo::writer::Args),
@@ -91,6 +94,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Range(args) => range::run(&args, out),
         Command::Get(args) => get::run(&args, out),
         Command::Stats(args) => stats::run(&args, out),
+        Command::Recall(args) => recall::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),
         Command::DemoWriter(args) => demo::writer::run(&args, out),
     }

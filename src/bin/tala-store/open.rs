@@ -18,8 +18,16 @@ use crate::{failure::Failure, tell};
 /// Opens the store in `dir` for a command that only looks, and answers at once: the search graph
 /// is rebuilt in the background, and a search scans exactly what the graph does not have yet.
 pub(crate) fn existing(dir: &Path) -> Result<StorageEngine, Failure> {
+    existing_with(dir, |options| options.link_on_open(false))
+}
+
+/// Opens the store in `dir` with what `choose` makes of the default options.
+pub(crate) fn existing_with(
+    dir: &Path,
+    choose: impl FnOnce(EngineOptions) -> EngineOptions,
+) -> Result<StorageEngine, Failure> {
     let dim = dim_of(dir)?.ok_or_else(|| Failure::NoStore(dir.to_path_buf()))?;
-    with_progress(StorageEngine::options(dim).link_on_open(false), dir)
+    with_progress(choose(StorageEngine::options(dim)), dir)
 }
 
 /// The dimension of the store in `dir`, or `None` where there is no store or no directory.

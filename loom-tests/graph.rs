@@ -61,7 +61,7 @@ fn a_walk_finds_what_is_visible_once() {
         shared.linked.store(LINKED.into(), Ordering::Release);
         shared.lag.take_anyway(1);
         let fate = Arc::new(Fate::default());
-        let actor = IndexActor::new(Arc::clone(&shared), writer);
+        let actor = IndexActor::new(Arc::clone(&shared), writer, 1, 100);
         let mut builder = spawn(actor, mailbox(1), &fate).unwrap();
         let observer = {
             let shared = Arc::clone(&shared);

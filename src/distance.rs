@@ -45,6 +45,15 @@ impl<'a> Vector<'a> {
         self.squared_norm
     }
 
+    /// The norm, exact to f32 for any finite vector.
+    pub fn norm(&self) -> f64 {
+        if self.squared_norm.is_nan() {
+            norm_scalar(*self)
+        } else {
+            f64::from(self.squared_norm).sqrt()
+        }
+    }
+
     /// Whether every component is +0 or -0.
     pub fn is_zero(&self) -> bool {
         self.squared_norm == 0.0

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -20,12 +21,27 @@ pub struct Gate {
     state: Mutex<GateState>,
 }
 
-#[derive(Debug)]
 struct GateState {
     limit: usize,
     used: usize,
     closed: bool,
     waiting: VecDeque<Arc<Mutex<Place>>>,
+    /// Called when somebody begins to wait.
+    on_wait: Option<OnWait>,
+}
+
+type OnWait = Arc<dyn Fn() + Send + Sync>;
+
+impl fmt::Debug for GateState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, used, closed, waiting, on_wait: _ } = self;
+        f.debug_struct("GateState")
+            .field("limit", limit)
+            .field("used", used)
+            .field("closed", closed)
+            .field("waiting", waiting)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where one waiting caller stands.
@@ -80,7 +96,8 @@ impl Gate {
     /// A gate that lets `limit` in at once.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        let state = GateState { limit, used: 0, closed: false, waiting: VecDeque::new() };
+        let state =
+            GateState { limit, used: 0, closed: false, waiting: VecDeque::new(), on_wait: None };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -88,6 +105,20 @@ impl Gate {
     #[cfg(all(test, not(loom)))]
     fn used(&self) -> usize {
         self.state.lock().used
+    }
+
+    /// From now on has `hook` called, on the waiting caller's thread, when somebody begins to wait:
+    /// it tells who can make room. It must not block. It is dropped when the gate closes.
+    pub fn on_wait(&self, hook: impl Fn() + Send + Sync + 'static) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.on_wait = Some(Arc::new(hook));
+        }
+    }
+
+    /// Whether anybody waits.
+    pub fn is_waited_for(&self) -> bool {
+        !self.state.lock().waiting.is_empty()
     }
 
     /// Takes `amount` whether there is room or not, for what was let in before this gate existed.
@@ -160,11 +191,12 @@ impl Gate {
 
     /// Refuses everyone who waits and everyone who comes.
     pub fn close(&self) {
-        let waiting = {
+        let (waiting, hook) = {
             let mut state = self.state.lock();
             state.closed = true;
-            std::mem::take(&mut state.waiting)
+            (std::mem::take(&mut state.waiting), state.on_wait.take())
         };
+        drop(hook);
         for place in waiting {
             let standing = std::mem::replace(&mut place.lock().standing, Standing::Refused);
             if let Standing::Waiting(Some(waker)) = standing {
@@ -220,7 +252,12 @@ impl Future for Passing {
             standing: Standing::Waiting(Some(context.waker().clone())),
         }));
         state.waiting.push_back(Arc::clone(&place));
+        let hook = state.on_wait.clone();
+        drop(state);
         self.place = Some(place);
+        if let Some(hook) = hook {
+            hook();
+        }
         Poll::Pending
     }
 }
@@ -277,6 +314,22 @@ mod tests {
         assert!(gate.try_pass(1).unwrap().is_none());
         drop(large);
         assert_eq!(gate.used(), 0);
+    }
+
+    #[test]
+    fn who_begins_to_wait_is_told_of_once_and_never_after_the_end() {
+        let gate = Gate::new(1);
+        let told = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&told);
+        gate.on_wait(move || *count.lock() += 1);
+        let all = gate.pass(1).unwrap();
+        assert!(!gate.is_waited_for() && *told.lock() == 0);
+        let mut passing = gate.pass_async(1);
+        assert!(poll(&mut passing).is_pending() && poll(&mut passing).is_pending());
+        assert!(gate.is_waited_for() && *told.lock() == 1);
+        gate.close();
+        assert_eq!(Arc::strong_count(&told), 1, "the hook is gone");
+        drop(all);
     }
 
     #[test]

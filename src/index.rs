@@ -5,20 +5,27 @@
 //! This room knows rows, distances and sequence numbers; it knows nothing of logs, segments,
 //! mailboxes or files.
 //!
-//! Reading order: [`columns`] and [`rows`] (storage that grows without moving), [`arena`] (a row:
-//! vector, identity, life), [`metric`], [`graph`] (HNSW, reading side), [`walk`] (the beam),
-//! [`link`] and [`repair`] (HNSW, writing side), [`search`] (a whole query).
+//! Reading order: [`columns`], [`zeroed`] and [`rows`] (storage that grows without moving), [`arena`]
+//! (a row: vector, code, identity, life), [`metric`], [`point`] (distances by vectors and by codes),
+//! [`walk`] (the beam), [`graph`] (HNSW, reading side), [`draft`], [`link`] and [`repair`] (HNSW,
+//! writing side), [`trust`] (whether codes will do), [`search`] (a whole query), [`builder`] (the
+//! thread).
 
 pub(crate) mod arena;
 mod builder;
 mod columns;
+mod draft;
 pub(crate) mod graph;
 pub(crate) mod link;
 pub(crate) mod metric;
+mod point;
 mod repair;
 mod rows;
 pub(crate) mod search;
+mod trust;
 mod walk;
+#[cfg(not(loom))]
+mod zeroed;
 
 #[cfg(test)]
 mod graph_tests;

@@ -60,8 +60,6 @@ mod metrics;
 
 mod distance;
 mod index;
-// No room uses it yet.
-#[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, unused_imports))]
 mod kernels;
 mod segment;
 mod wal;

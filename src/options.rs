@@ -82,6 +82,7 @@ pub struct EngineOptions {
     pub(crate) ef_construction: usize,
     pub(crate) ef_search: usize,
     pub(crate) exact_below: usize,
+    pub(crate) index_threads: usize,
     pub(crate) link_on_open: bool,
     pub(crate) progress: Option<ProgressCallback>,
 }
@@ -102,6 +103,7 @@ impl fmt::Debug for EngineOptions {
             .field("ef_construction", &self.ef_construction)
             .field("ef_search", &self.ef_search)
             .field("exact_below", &self.exact_below)
+            .field("index_threads", &self.index_threads)
             .field("link_on_open", &self.link_on_open)
             .finish_non_exhaustive()
     }
@@ -128,6 +130,7 @@ impl EngineOptions {
             ef_construction: 200,
             ef_search: 64,
             exact_below: 1_000,
+            index_threads: 1,
             link_on_open: true,
             progress: None,
         }
@@ -212,6 +215,13 @@ impl EngineOptions {
         self
     }
 
+    /// Threads that link rows into the graph: the index builder and so many less one that it starts
+    /// when rows have piled up. The graph is the same for any number. Between 1 and 256. Default 1.
+    pub fn index_threads(mut self, threads: usize) -> Self {
+        self.index_threads = threads;
+        self
+    }
+
     /// Whether `open` returns only when the graph holds every row (`true`, the default), or links
     /// them in the background while searches scan them exactly.
     pub fn link_on_open(mut self, wait: bool) -> Self {
@@ -237,7 +247,7 @@ impl EngineOptions {
     /// Checks every option.
     pub(crate) fn check(&self) -> Result<(), TalaError> {
         let positive = "must be at least 1";
-        let rules: [(&'static str, bool, &'static str); 13] = [
+        let rules: [(&'static str, bool, &'static str); 14] = [
             ("dim", (1..=Self::DIM_MAX).contains(&self.dim), "must be between 1 and 65,536"),
             ("hot_capacity", self.hot_capacity > 0, positive),
             ("hot_capacity", u32::try_from(self.hot_capacity).is_ok(), "must fit 32 bits"),
@@ -256,6 +266,7 @@ impl EngineOptions {
                 "must be between 1 byte and 1 GiB",
             ),
             ("log_bytes_max", self.log_bytes_max > 0, positive),
+            ("index_threads", (1..=256).contains(&self.index_threads), "must be between 1 and 256"),
             ("m", (2..=128).contains(&self.m), "must be between 2 and 128"),
             (
                 "ef_construction",

@@ -86,7 +86,7 @@ impl QueryEngine {
             let reason = "must be between 1 and 65,536";
             return Err(TalaError::InvalidOption { option: "dim", reason });
         }
-        let (arena, writer) = Arena::new(dim);
+        let (arena, writer) = Arena::without_codes(dim);
         let graph = GraphWriter::new(Arc::clone(&arena), PARAMS);
         Ok(Self { arena, writer, graph, entries: HashMap::new(), seq: 0 })
     }

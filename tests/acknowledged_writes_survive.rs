@@ -104,7 +104,7 @@ fn other_options_of_the_index_may_be_used_next_time() {
         let engine = StorageEngine::options(8)
             .m(m)
             .ef_construction(10 * m)
-            .ef_search(m)
+            .ef_search(4 * m)
             .exact_below(0)
             .open(dir.path())
             .unwrap();

@@ -19,7 +19,7 @@ const RULES: [(&str, &[&str]); 15] = [
     ("Instant::now", &["sync"]),
     ("sleep(", &[]),
     ("simsimd::", &["distance.rs"]),
-    ("unsafe {", &["index/rows.rs", "kernels", "mapping.rs"]),
+    ("unsafe {", &["index/rows.rs", "index/zeroed.rs", "kernels", "mapping.rs"]),
     ("println!", &["bin"]),
     ("dbg!", &[]),
 ];

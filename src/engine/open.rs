@@ -17,7 +17,7 @@ use crate::{
     files::DirLock,
     gate::Gate,
     ids::{FileNumber, RowId, SeqNo},
-    index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, Shared},
+    index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Shared},
     metrics::{LockRank, StorageMetrics, TrackedMutex},
     options::{EngineOptions, OpenProgress},
     segment::{DiskSegments, FlushActor, Manifest, segment_name},
@@ -256,7 +256,12 @@ fn start(
     // Downstream first, since each thread is made with the outboxes that it sends to.
     let index_mailbox = mailbox_for::<IndexActor>(INDEX_MAILBOX);
     let index_outbox = index_mailbox.0.clone();
-    let index = spawn(IndexActor::new(index, graph_writer), index_mailbox, &fate)?;
+    let builder =
+        IndexActor::new(index, graph_writer, options.index_threads, options.index_lag_max);
+    let index = spawn(builder, index_mailbox, &fate)?;
+    // Who waits for room waits for rows to be linked, and the builder may wait for a full batch.
+    let outbox = index_outbox.clone();
+    gates.lag.on_wait(move || drop(outbox.try_send(IndexLetter::Wake)));
     let (mut flusher, mut log, mut manifest, mut lock) = (None, None, None, None);
     let mut flush_outbox = None;
     if let Some((dir, on_disk)) = on_disk {

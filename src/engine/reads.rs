@@ -88,6 +88,9 @@ pub struct StoreStats {
     pub graph_nodes: u64,
     /// Of those, replaced or removed ones.
     pub graph_dead: u64,
+    /// Bytes of memory that the index takes for these rows: codes, links, ids. The embeddings
+    /// themselves, 4 bytes to the component, and the intents come on top.
+    pub index_bytes: u64,
     /// Published segments.
     pub segments: u64,
     /// Their bytes.
@@ -138,6 +141,7 @@ impl Inner {
             linked: u64::from(index.linked.load(Ordering::Acquire)),
             graph_nodes: u64::from(graph.rows),
             graph_dead: u64::from(graph.dead),
+            index_bytes: index.arena.index_bytes() + graph.bytes,
             segments,
             segment_bytes,
             hot_len: self.view.metrics.hot_buffer_len.load(Relaxed),

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     distance::Vector,
+    kernels::{Quantized, prefetch, quantize},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -27,11 +28,20 @@ const ID_HIGH: usize = 2;
 const ID_LOW: usize = 3;
 const MARKS: usize = 4;
 
+/// How a component of 0 is stored in a code; see [`crate::kernels`].
+const CODE_ZERO: u8 = 128;
+
+/// The values of an entry of `Arena::codings`: scale and error.
+const CODING: usize = 2;
+
 /// All rows. Shared by the writer, the builder and every reader; reading takes no lock.
 pub struct Arena {
     rows: Arc<Rows>,
     /// The squared norm of each row as [`Vector`] keeps it, in bits.
     norms: Columns<AtomicU32>,
+    /// For each row the scale of its code and how far the code is off, in bits: of the unit vector
+    /// `u` it is `|u - scale * code|` or more.
+    codings: Columns<AtomicU32>,
     /// For each row: born, died, and the id as two big-endian halves. Born, id and norm are written
     /// before the row is published; died changes once more, when the row is killed.
     marks: Columns<AtomicU64>,
@@ -45,21 +55,36 @@ pub struct Arena {
 pub struct ArenaWriter {
     arena: Arc<Arena>,
     rows: RowsWriter,
+    /// The code of the row that is appended, with a sign and as it is stored.
+    signed: Vec<i8>,
+    code: Vec<u8>,
 }
 
 impl Arena {
     /// An empty arena of vectors `[f32; dim]`, and the one writer of it.
     pub fn new(dim: usize) -> (Arc<Self>, ArenaWriter) {
-        let (rows, writer) = Rows::new(dim);
+        Self::with_code_bytes(dim, dim)
+    }
+
+    /// As [`Arena::new`], for a graph that walks over the vectors themselves.
+    pub fn without_codes(dim: usize) -> (Arc<Self>, ArenaWriter) {
+        Self::with_code_bytes(dim, 0)
+    }
+
+    fn with_code_bytes(dim: usize, code_bytes: usize) -> (Arc<Self>, ArenaWriter) {
+        let (rows, writer) = Rows::new(dim, code_bytes);
+        let code = vec![CODE_ZERO; rows.code_bytes()];
         let arena = Arc::new(Self {
             rows,
             norms: Columns::new(1),
+            codings: Columns::new(CODING),
             marks: Columns::new(MARKS),
             killed: Columns::new(1),
             killed_count: AtomicU32::new(0),
             live_count: AtomicU32::new(0),
         });
-        (Arc::clone(&arena), ArenaWriter { arena, rows: writer })
+        let signed = vec![0; code_bytes];
+        (Arc::clone(&arena), ArenaWriter { arena, rows: writer, signed, code })
     }
 
     /// The dimension of every vector.
@@ -70,6 +95,12 @@ impl Arena {
     /// Number of published rows, dead ones included. Rows below it can be read.
     pub fn len(&self) -> u32 {
         self.rows.len()
+    }
+
+    /// Bytes that rows take besides their vectors: codes, ids, births and deaths.
+    pub fn index_bytes(&self) -> u64 {
+        let words = MARKS * size_of::<u64>() + (CODING + 2) * size_of::<u32>();
+        u64::from(self.len()) * (self.rows.code_bytes() + words) as u64
     }
 
     /// Number of rows that a search can find now: not dead and not hidden.
@@ -90,6 +121,38 @@ impl Arena {
         // the row published.
         let norm = self.norms.first(row.0)?.load(Ordering::Relaxed);
         Some(Vector::with_norm(values, f32::from_bits(norm)))
+    }
+
+    /// Whether rows have codes.
+    pub fn has_codes(&self) -> bool {
+        self.rows.code_bytes() > 0
+    }
+
+    /// The code of a published row: bytes of [`crate::kernels`], of the direction of the vector.
+    #[inline]
+    pub fn code(&self, row: u32) -> Option<&[u8]> {
+        self.rows.code(row)
+    }
+
+    /// What the components of a published row's code are multiplied by to give a unit vector.
+    #[inline]
+    pub fn scale(&self, row: u32) -> Option<f32> {
+        Some(f32::from_bits(self.codings.first(row)?.load(Ordering::Relaxed)))
+    }
+
+    /// The scale of a published row's code, and how far the code is off: the length of the
+    /// difference between the unit vector and what the code stands for is no larger.
+    #[inline]
+    pub fn coding(&self, row: u32) -> Option<(f32, f32)> {
+        let [scale, error] = self.codings.get(row)? else { return None };
+        let float = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
+        Some((float(scale), float(error)))
+    }
+
+    /// Asks for a published row to be brought near: its vector and what is known of its life.
+    pub fn prefetch(&self, row: RowId) {
+        prefetch(self.rows.get(row.0).unwrap_or_default());
+        prefetch(self.marks.get(row.0).unwrap_or_default());
     }
 
     /// The id of a published row.
@@ -171,15 +234,30 @@ impl ArenaWriter {
         died: u64,
     ) -> Result<RowId, TalaError> {
         let arena = &*self.arena;
-        let row = self.rows.stage(vector)?;
+        let vector = Vector::new(vector);
+        let mut coding = Quantized { scale: 0.0, error: 0.0 };
+        if arena.has_codes() {
+            coding = quantize(vector.values(), vector.norm(), &mut self.signed);
+            for (byte, component) in self.code.iter_mut().zip(&self.signed) {
+                // Adding 128 modulo 256 flips the highest bit.
+                *byte = component.cast_unsigned() ^ CODE_ZERO;
+            }
+        }
+        let row = self.rows.stage(vector.values(), &self.code)?;
         arena.norms.reserve(row)?;
+        arena.codings.reserve(row)?;
         arena.marks.reserve(row)?;
         // Room for its death, so that killing cannot fail.
         arena.killed.reserve(row)?;
         let (high, low) = id.as_bytes().split_at(8);
         let half = |bytes: &[u8]| bytes.iter().fold(0, |half, byte| half << 8 | u64::from(*byte));
-        if let (Some(norm), Some(marks)) = (arena.norms.first(row), arena.marks.get(row)) {
-            norm.store(Vector::new(vector).squared_norm().to_bits(), Ordering::Relaxed);
+        if let (Some(norm), Some([scale, error]), Some(marks)) =
+            (arena.norms.first(row), arena.codings.get(row), arena.marks.get(row))
+        {
+            norm.store(vector.squared_norm().to_bits(), Ordering::Relaxed);
+            let Quantized { scale: new_scale, error: new_error } = coding;
+            scale.store(new_scale.to_bits(), Ordering::Relaxed);
+            error.store(new_error.to_bits(), Ordering::Relaxed);
             for (mark, value) in marks.iter().zip([born, died, half(high), half(low)]) {
                 mark.store(value, Ordering::Relaxed);
             }

@@ -3,8 +3,14 @@
 //!
 //! New rows are not sent to it: it looks at the arena's length, and a letter only wakes it up. So
 //! nothing that is committed ever waits for it.
+//!
+//! Rows are linked in batches, which several threads draft at once. Where a batch ends depends on
+//! the number of its first row alone, so the same rows give the same graph whatever the threads are
+//! and however fast the rows come. A batch that is not full waits for more, and searches scan its
+//! few rows meanwhile; it is cut short only for those who wait for its rows or for room, and when
+//! no row has come for a while.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use tala_core::StopCause;
 
@@ -64,42 +70,101 @@ impl Shared {
     }
 }
 
+/// Rows of a batch, at most: enough to keep threads busy, and few beside those that are linked.
+const BATCH_MAX: u32 = 64;
+
+/// A batch is no more than this share of the rows before it: its rows do not see later ones.
+const BATCH_SHARE: u32 = 32;
+
+/// After so long without a new row, a batch that is not full is linked.
+const QUIET_NS: u64 = 250_000_000;
+
+/// The end of the batch that begins with row `next`, or that `next` lies in.
+fn batch_end(next: u32, batch_max: u32) -> u32 {
+    let size = (next / BATCH_SHARE).clamp(1, batch_max.clamp(1, BATCH_MAX));
+    // A power of two, so that the batches of one size end where those of the next begin.
+    let size = 1 << size.ilog2();
+    (next / size + 1).saturating_mul(size)
+}
+
 /// The actor.
 pub struct IndexActor {
     shared: Arc<Shared>,
     writer: GraphWriter,
+    threads: usize,
+    /// Rows of a batch, at most.
+    batch_max: u32,
     /// Whether rows may have died since a repair was last found not to be due.
     may_repair: bool,
+    /// The arena's length when last looked at, and when a batch that is not full is given up on.
+    last_len: u32,
+    quiet_at_ns: u64,
     /// Callers that wait for the watermark to pass a row.
     waiting: Vec<(RowId, Reply<()>)>,
 }
 
 impl IndexActor {
-    /// A builder of the graph that `writer` writes.
-    pub fn new(shared: Arc<Shared>, writer: GraphWriter) -> Self {
-        Self { shared, writer, may_repair: false, waiting: Vec::new() }
-    }
-
-    fn next_row(&self) -> Option<RowId> {
-        let next = self.shared.linked.load(Ordering::Relaxed);
-        (next < self.shared.arena.len()).then_some(RowId(next))
-    }
-
-    /// Links one row; one that died before its turn is passed over.
-    fn link(&mut self, row: RowId) -> Result<(), StopCause> {
-        let Shared { linked, visible, hnsw_lock, lag, metrics, .. } = &*self.shared;
-        let since_ns = now_ns();
-        let horizon = visible.load(Ordering::Acquire);
-        // The long part only reads; the lock is held while links are written.
-        let plan = self.writer.plan(row, horizon).map_err(|full| StopCause::Failed(full.into()))?;
-        {
-            let _guard = hnsw_lock.lock();
-            self.writer.apply(plan);
+    /// A builder of the graph that `writer` writes, on so many threads. No more than `lag_max` rows
+    /// ever wait for it.
+    pub fn new(shared: Arc<Shared>, writer: GraphWriter, threads: usize, lag_max: usize) -> Self {
+        // Half of what may wait, or a full batch could never come together.
+        let batch_max = u32::try_from(lag_max / 2).unwrap_or(u32::MAX);
+        let last_len = shared.arena.len();
+        Self {
+            shared,
+            writer,
+            threads,
+            batch_max,
+            may_repair: false,
+            last_len,
+            quiet_at_ns: 0,
+            waiting: Vec::new(),
         }
-        // Release pairs with the Acquire of a search: below the watermark, the graph has the row.
-        linked.store(row.0 + 1, Ordering::Release);
-        record_stage(&metrics.hnsw_insert_ns, &metrics.hnsw_insert_count, since_ns, 1);
-        lag.give_back(1);
+    }
+
+    /// The rows that are due now.
+    fn batch(&self) -> Option<Range<RowId>> {
+        let next = self.shared.linked.load(Ordering::Relaxed);
+        let len = self.shared.arena.len();
+        if next >= len {
+            return None;
+        }
+        let full = batch_end(next, self.batch_max);
+        let end = if full <= len {
+            full
+        } else if self.shared.lag.is_waited_for()
+            || (len == self.last_len && now_ns() >= self.quiet_at_ns)
+        {
+            len
+        } else {
+            // Those who wait for a row wait for no later one.
+            self.waiting.iter().map(|(row, _)| row.0.min(len)).max()?
+        };
+        (end > next).then_some(RowId(next)..RowId(end))
+    }
+
+    /// Links rows; those that died before their turn are passed over.
+    fn link(&mut self, rows: Range<RowId>) -> Result<(), StopCause> {
+        let Shared { linked, visible, hnsw_lock, lag, metrics, .. } = &*self.shared;
+        let mut since_ns = now_ns();
+        let horizon = visible.load(Ordering::Acquire);
+        let first = rows.start;
+        // The long part only reads; the lock is held while links are written.
+        let drafts = self.writer.draft(rows, horizon, self.threads);
+        for (draft, row) in drafts.into_iter().zip(first.0..) {
+            let plan = self.writer.settle(draft).map_err(|full| StopCause::Failed(full.into()))?;
+            {
+                let _guard = hnsw_lock.lock();
+                self.writer.apply(plan);
+            }
+            // Release pairs with the Acquire of a search: below the watermark, the graph has the
+            // row.
+            linked.store(row + 1, Ordering::Release);
+            // The first row of the batch carries the time of the drafts.
+            record_stage(&metrics.hnsw_insert_ns, &metrics.hnsw_insert_count, since_ns, 1);
+            since_ns = now_ns();
+            lag.give_back(1);
+        }
         self.may_repair = true;
         Ok(())
     }
@@ -113,6 +178,16 @@ impl IndexActor {
                 self.writer.apply(plan);
             }
             None => self.may_repair = false,
+        }
+    }
+
+    /// Somebody may have written.
+    fn wake(&mut self) {
+        self.may_repair = true;
+        let len = self.shared.arena.len();
+        if len != self.last_len {
+            self.last_len = len;
+            self.quiet_at_ns = now_ns().saturating_add(QUIET_NS);
         }
     }
 
@@ -138,7 +213,7 @@ impl Actor for IndexActor {
         _inbox: &Inbox<IndexLetter>,
     ) -> Result<Flow, StopCause> {
         match letter {
-            IndexLetter::Wake => self.may_repair = true,
+            IndexLetter::Wake => self.wake(),
             IndexLetter::WaitLinked(row, reply) => {
                 self.waiting.push((row, reply));
                 self.answer();
@@ -149,8 +224,10 @@ impl Actor for IndexActor {
     }
 
     fn patience(&self) -> Patience {
-        if self.next_row().is_some() || self.may_repair {
+        if self.may_repair || self.batch().is_some() {
             Patience::None
+        } else if self.shared.linked.load(Ordering::Relaxed) < self.last_len {
+            Patience::Until(self.quiet_at_ns)
         } else {
             Patience::Endless
         }
@@ -159,10 +236,33 @@ impl Actor for IndexActor {
     fn work(&mut self) -> Result<(), StopCause> {
         if self.may_repair {
             self.repair();
-        } else if let Some(row) = self.next_row() {
-            self.link(row)?;
+        } else if let Some(rows) = self.batch() {
+            self.link(rows)?;
         }
         self.answer();
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_with_the_rows_before_them_and_end_where_the_next_begins() {
+        for batch_max in [0, 1, 5, 64, u32::MAX] {
+            let mut next = 0;
+            while next < 10_000 {
+                let end = batch_end(next, batch_max);
+                let len = end - next;
+                assert!(end > next && len <= BATCH_MAX.min(batch_max.max(1)));
+                assert!(len == 1 || len * BATCH_SHARE <= next, "{len} rows after {next}");
+                // A batch that was cut short ends where it would have.
+                (next..end).for_each(|row| assert_eq!(batch_end(row, batch_max), end));
+                next = end;
+            }
+        }
+        assert_eq!(batch_end(4_096, 64), 4_160);
+        assert_eq!(batch_end(u32::MAX, 64), u32::MAX);
     }
 }

@@ -50,9 +50,14 @@ pub(crate) trait Slot: Default {}
 #[cfg(loom)]
 impl<T: Default> Slot for T {}
 
-fn zeroed<T: Slot>(length: usize) -> Result<Box<[T]>, Full> {
+#[cfg(not(loom))]
+type Memory<T> = super::zeroed::Zeroed<T>;
+#[cfg(loom)]
+type Memory<T> = Box<[T]>;
+
+fn zeroed<T: Slot>(length: usize) -> Result<Memory<T>, Full> {
     #[cfg(not(loom))]
-    return bytemuck::try_zeroed_slice_box(length).map_err(|()| Full::Memory);
+    return Memory::new(length);
     #[cfg(loom)]
     return Ok((0..length).map(|_| T::default()).collect());
 }
@@ -66,7 +71,7 @@ pub(crate) struct Columns<T> {
 }
 
 struct Bucket<T> {
-    values: Box<[T]>,
+    values: Memory<T>,
     /// Values before the first entry.
     skip: usize,
 }

@@ -6,7 +6,7 @@
 //!
 //! # Why readers need no lock
 //! Every neighbor slot is one atomic that is empty or names a node whose own lists were written
-//! before. The builder writes a new node's block first and stores the links to it afterwards, with
+//! before. The builder writes a new node's lists first and stores the links to it afterwards, with
 //! Release; readers load slots with Acquire. A list that is being replaced reads as a mix of its
 //! old and new neighbors, and all of them are nodes. Nothing is ever freed.
 //!
@@ -22,25 +22,33 @@ use std::{marker::PhantomData, sync::Arc};
 
 use super::{
     arena::Arena,
-    columns::Columns,
+    columns::{Columns, Full},
     metric::Metric,
-    search::HITS_AHEAD,
-    walk::{Key, Scratch, with_scratch},
+    point::{Coded, Point, Ruler},
+    search::Best,
+    walk::{Key, Scratch, Trail, take_new, with_scratch},
 };
 use crate::{
     distance::Vector,
+    kernels::{Probe, Quantized, prefetch, quantize},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 /// An empty neighbor slot, and the end of a chain.
 pub(super) const NONE: u32 = u32::MAX;
 
-// The values of an entry of `Graph::blocks`: a row's chain, its place above, its level 0 list.
+// The values of an entry of `Graph::places`: a row's chain, and its place above.
 pub(super) const TWIN: usize = 0;
 /// Of a node: where its lists of the levels above 0 begin. Of a twin: whether it is the node's
 /// vector bit for bit ([`IDENTICAL`]) or only as good as that.
 pub(super) const UPPER: usize = 1;
-pub(super) const SLOTS: usize = 2;
+pub(super) const PLACE: usize = 2;
+
+/// Rows that are fetched ahead of their turn when they are ranked.
+const RANKED_AHEAD: usize = 4;
+
+/// Nodes to the word of [`Graph::buried`].
+const WORD_NODES: u32 = u32::BITS;
 
 pub(super) const IDENTICAL: u32 = 1;
 pub(super) const ALIKE: u32 = 0;
@@ -67,17 +75,10 @@ pub struct GraphStats {
     pub dead: u32,
     /// Links on all levels.
     pub links: u64,
+    /// Bytes of lists, chains and what the builder knows of each row.
+    pub bytes: u64,
     /// The highest level with a node.
     pub max_level: usize,
-}
-
-/// What a walk found.
-pub struct Walk {
-    /// Accepted rows with their distances, in no order. All twins of the `k` nearest nodes are
-    /// among them, so there may be more than were asked for.
-    pub rows: Vec<(RowId, f32)>,
-    /// Number of nodes whose distance was computed.
-    pub visited: usize,
 }
 
 /// The shared part of the graph; [`super::link::GraphWriter`] changes it.
@@ -85,14 +86,23 @@ pub struct Graph<M> {
     pub(super) arena: Arc<Arena>,
     #[cfg(test)]
     pub(super) m: usize,
-    /// For each row `[twin, upper, slot; 2m]`.
-    pub(super) blocks: Columns<AtomicU32>,
+    /// For each row `[twin, upper]`.
+    pub(super) places: Columns<AtomicU32>,
+    /// For each row the `2 * m` slots of level 0. Of a twin the first names its node.
+    pub(super) lowest: Columns<AtomicU32>,
     /// Lists of `m` slots; the levels 1.. of a node are neighbors here.
     pub(super) upper: Columns<AtomicU32>,
     /// The entry point: `(level + 1) << 32 | row`, or 0 for an empty graph.
     pub(super) entry: AtomicU64,
     /// First row of the chain of rows without a place.
     pub(super) placeless: AtomicU32,
+    /// For each node one bit: whether no row that it stands for is alive. Walks step over such
+    /// nodes. The builder sets it once the deaths are final for every reader.
+    pub(super) buried: Columns<AtomicU32>,
+    /// Whether any such bit was ever set.
+    pub(super) any_buried: AtomicU32,
+    /// Whether walks compare vectors though there are codes; see [`super::trust`].
+    pub(super) distrusts_codes: AtomicU32,
     pub(super) counts: Counts,
     pub(super) metric: PhantomData<fn() -> M>,
 }
@@ -104,6 +114,7 @@ pub(super) struct Counts {
     pub(super) rows: AtomicU32,
     pub(super) dead: AtomicU32,
     pub(super) links: AtomicU64,
+    pub(super) bytes: AtomicU64,
 }
 
 /// A node and the level at which a walk enters the graph.
@@ -133,9 +144,14 @@ pub(super) struct Seen {
 
 impl Seen {
     fn note(&mut self, key: Key) {
-        self.visited += 1;
         self.nearest = Some(self.nearest.map_or(key, |nearest| nearest.min(key)));
     }
+}
+
+/// The neighbors in the slots of a list.
+fn linked(slots: &[AtomicU32]) -> impl Iterator<Item = u32> {
+    // Pairs with the Release that stored the link: the neighbor's own lists are written.
+    slots.iter().map(|slot| slot.load(Ordering::Acquire)).take_while(|neighbor| *neighbor != NONE)
 }
 
 impl<M: Metric> Graph<M> {
@@ -151,82 +167,147 @@ impl<M: Metric> Graph<M> {
             rows: self.counts.rows.load(Ordering::Relaxed),
             dead: self.counts.dead.load(Ordering::Relaxed),
             links: self.counts.links.load(Ordering::Relaxed),
+            bytes: self.counts.bytes.load(Ordering::Relaxed),
             max_level: self.entry().map_or(0, |entry| entry.level),
         }
     }
 
-    /// The `k` nearest accepted rows, approximately: a walk with a beam of `max(ef, k)`.
+    /// Whether walks compare codes.
+    pub fn walks_codes(&self) -> bool {
+        // Whoever walks over the vectors a moment longer, or over the codes, finds the same rows.
+        M::HAS_CODES && self.arena.has_codes() && self.distrusts_codes.load(Ordering::Relaxed) == 0
+    }
+
+    /// Distances from a row; `probe` is its memory.
+    pub(super) fn ruler_at<'a>(&'a self, row: u32, probe: &'a mut Probe) -> Option<Ruler<'a, M>> {
+        let arena = &*self.arena;
+        let point = if self.walks_codes() {
+            probe.set_code(arena.code(row)?);
+            Point::Coded(probe, arena.scale(row)?)
+        } else {
+            Point::Exact(arena.vector(RowId(row))?)
+        };
+        Some(Ruler::new(arena, point))
+    }
+
+    /// Offers the nearest accepted rows to `best`, approximately: a walk with a beam of `ef`, of
+    /// which as many are ranked by their vectors as can be among the best. Returns the number of
+    /// nodes whose distance was computed.
     pub fn search(
         &self,
         query: Vector<'_>,
-        k: usize,
         ef: usize,
         accept: impl Fn(RowId) -> bool,
-    ) -> Walk {
+        best: &mut Best,
+    ) -> usize {
         let mut seen = Seen::default();
-        if k == 0 {
-            return Walk { rows: Vec::new(), visited: 0 };
-        }
-        let mut rows = Vec::with_capacity(k.min(HITS_AHEAD));
-        let accept_node = |node: u32| self.members(node).any(|(row, _)| accept(RowId(row)));
         with_scratch(|scratch| {
-            if let Some(entry) = self.descend(query, 0, &mut seen) {
-                self.walk_level(scratch, query, &[entry], 0, ef.max(k), accept_node, &mut seen);
-                scratch.sort_found();
-                self.expand(&scratch.sorted, query, k, &accept, &mut rows);
+            let Scratch { trail, probe, signed, .. } = scratch;
+            let mut coded = None;
+            let mut point = Point::Exact(query);
+            if self.walks_codes() {
+                signed.resize(query.values().len(), 0);
+                let Quantized { scale, error } = quantize(query.values(), query.norm(), signed);
+                probe.set_signed(signed);
+                coded = Some(Coded { scale, error });
+                point = Point::Coded(probe, scale);
             }
+            let ruler = Ruler::new(&self.arena, point);
+            let Some(entry) = self.descend(&ruler, 0, trail, &mut seen) else { return };
+            if self.any_buried.load(Ordering::Relaxed) == 0 {
+                self.walk_level(trail, &ruler, &[entry], 0, ef, |_| true, &mut seen);
+            } else {
+                let accept = |node| !self.is_buried(node);
+                self.walk_level(trail, &ruler, &[entry], 0, ef, accept, &mut seen);
+            }
+            trail.keys.clear();
+            trail.keys.extend(trail.beam.found());
+            self.rank(&trail.keys, query, coded, &accept, best);
         });
-        self.add_placeless(query, k, &accept, &mut rows);
-        Walk { rows, visited: seen.visited }
+        self.rank_placeless(query, &accept, best);
+        seen.visited
     }
 
-    /// Adds the accepted members of `nodes`, which are sorted, until no later node can have a row
-    /// among the `k` nearest.
-    fn expand(
+    /// Offers the accepted members of `nodes`, nearest first, until no later node is likely to have
+    /// a row among the best.
+    fn rank(
         &self,
         nodes: &[Key],
         query: Vector<'_>,
-        k: usize,
+        coded: Option<Coded>,
         accept: &impl Fn(RowId) -> bool,
-        rows: &mut Vec<(RowId, f32)>,
+        best: &mut Best,
     ) {
-        // A member is at most the slack nearer or farther than its node.
-        let mut enough = f32::INFINITY;
+        let arena = &*self.arena;
+        let fetch = |node: &Key| arena.prefetch(RowId(node.row()));
+        nodes.iter().take(RANKED_AHEAD).for_each(fetch);
+        let mut ahead = nodes.iter().skip(RANKED_AHEAD);
         for node in nodes {
-            if node.distance() > enough {
+            ahead.next().into_iter().for_each(fetch);
+            // A member is at most the slack nearer or farther than its node.
+            let slack = M::TWIN_SLACK
+                + coded.map_or(M::TWIN_SLACK, |coded| {
+                    coded.likely(arena.coding(node.row()).unwrap_or_default().1, arena.dim())
+                });
+            if best.worst().is_some_and(|cost| node.distance() - slack > M::distance_of(cost)) {
+                // Codes of later nodes may be off by more, but not by much.
                 break;
             }
+            let mut cost_of_node = None;
             for (row, identical) in self.members(node.row()) {
-                if !accept(RowId(row)) {
+                let row = RowId(row);
+                if !accept(row) {
                     continue;
                 }
-                let distance = match self.arena.vector(RowId(row)) {
-                    Some(vector) if !identical => M::distance(query, vector),
-                    _ => node.distance(),
+                let Some(vector) = arena.vector(row) else { continue };
+                let cost = match cost_of_node {
+                    Some(cost) if identical => cost,
+                    _ => M::cost(query, vector),
                 };
-                rows.push((RowId(row), distance));
-            }
-            if rows.len() >= k && enough == f32::INFINITY {
-                enough = node.distance() + 2.0 * M::TWIN_SLACK;
+                if identical {
+                    cost_of_node = Some(cost);
+                }
+                best.offer_row(arena, row, cost);
             }
         }
     }
 
-    /// Adds the accepted rows without a place if they can be among the `k` nearest.
-    fn add_placeless(
-        &self,
-        query: Vector<'_>,
-        k: usize,
-        accept: &impl Fn(RowId) -> bool,
-        rows: &mut Vec<(RowId, f32)>,
-    ) {
+    /// Offers the accepted rows without a place if they can be among the best.
+    fn rank_placeless(&self, query: Vector<'_>, accept: &impl Fn(RowId) -> bool, best: &mut Best) {
         let first = self.chain_of_placeless();
         let Some(vector) = self.arena.vector(RowId(first)) else { return };
-        let distance = M::distance(query, vector);
-        if rows.iter().filter(|(_, other)| *other < distance).count() < k {
-            let chain = self.chain(first).map(RowId).filter(|row| accept(*row));
-            rows.extend(chain.map(|row| (row, distance)));
+        let cost = M::cost(query, vector);
+        if best.worst().is_none_or(|worst| cost <= worst) {
+            for row in self.chain(first).map(RowId).filter(|row| accept(*row)) {
+                best.offer_row(&self.arena, row, cost);
+            }
         }
+    }
+
+    /// Whether no row that `node` stands for is alive, as far as the builder has come.
+    #[inline]
+    pub(super) fn is_buried(&self, node: u32) -> bool {
+        let word = self.buried.first(node / WORD_NODES);
+        // Only a hint for walks: the rows that are found are looked at one by one.
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (node % WORD_NODES) & 1 == 1)
+    }
+
+    /// Sets or clears the mark of a node; for the builder alone.
+    pub(super) fn set_buried(&self, node: u32, is_buried: bool) {
+        let Some(word) = self.buried.first(node / WORD_NODES) else { return };
+        let bit = 1 << (node % WORD_NODES);
+        let before = word.load(Ordering::Relaxed);
+        word.store(if is_buried { before | bit } else { before & !bit }, Ordering::Relaxed);
+        if is_buried {
+            self.any_buried.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes room for a node or a twin of this row.
+    pub(super) fn reserve(&self, row: u32) -> Result<(), Full> {
+        self.places.reserve(row)?;
+        self.lowest.reserve(row)?;
+        self.buried.reserve(row / WORD_NODES)
     }
 
     pub(super) fn entry(&self) -> Option<Entry> {
@@ -243,7 +324,7 @@ impl<M: Metric> Graph<M> {
     pub(super) fn chain(&self, first: u32) -> impl Iterator<Item = u32> {
         std::iter::successors((first != NONE).then_some(first), |row| {
             // Pairs with the Release that hung the next row in.
-            let next = self.blocks.first(*row)?.load(Ordering::Acquire);
+            let next = self.places.first(*row)?.load(Ordering::Acquire);
             (next != NONE).then_some(next)
         })
     }
@@ -254,7 +335,7 @@ impl<M: Metric> Graph<M> {
     }
 
     fn is_identical(&self, twin: u32) -> bool {
-        let kind = self.blocks.get(twin).and_then(|block| block.get(UPPER));
+        let kind = self.places.get(twin).and_then(|place| place.get(UPPER));
         // Written before the twin was hung in.
         kind.is_some_and(|kind| kind.load(Ordering::Relaxed) == IDENTICAL)
     }
@@ -262,9 +343,8 @@ impl<M: Metric> Graph<M> {
     /// The slots of `node` on `level`: neighbors first, then empty ones.
     pub(super) fn slots(&self, node: u32, level: usize) -> &[AtomicU32] {
         let slots = || {
-            let block = self.blocks.get(node)?;
-            let Some(above) = level.checked_sub(1) else { return block.get(SLOTS..) };
-            let upper = block.get(UPPER)?.load(Ordering::Relaxed);
+            let Some(above) = level.checked_sub(1) else { return self.lowest.get(node) };
+            let upper = self.places.get(node)?.get(UPPER)?.load(Ordering::Relaxed);
             self.upper.get(upper.checked_add(u32::try_from(above).ok()?)?)
         };
         slots().unwrap_or(&[])
@@ -272,86 +352,79 @@ impl<M: Metric> Graph<M> {
 
     /// The neighbors of `node` on `level`, which `node` must have.
     pub(super) fn neighbors(&self, node: u32, level: usize) -> impl Iterator<Item = u32> {
-        // Pairs with the Release that stored the link: the neighbor's own lists are written.
-        self.slots(node, level)
-            .iter()
-            .map(|slot| slot.load(Ordering::Acquire))
-            .take_while(|neighbor| *neighbor != NONE)
-    }
-
-    /// The distance of `query` to `node`.
-    pub(super) fn key(&self, query: Vector<'_>, node: u32) -> Option<Key> {
-        Some(Key::new(M::distance(query, self.arena.vector(RowId(node))?), node))
+        linked(self.slots(node, level))
     }
 
     /// Goes down greedily from the entry point to just above `level` (algorithm 5, first loop) and
     /// returns the nearest node met.
-    pub(super) fn descend(&self, query: Vector<'_>, level: usize, seen: &mut Seen) -> Option<Key> {
+    pub(super) fn descend(
+        &self,
+        ruler: &Ruler<'_, M>,
+        level: usize,
+        trail: &mut Trail,
+        seen: &mut Seen,
+    ) -> Option<Key> {
         let entry = self.entry()?;
-        let mut nearest = self.key(query, entry.row)?;
-        seen.note(nearest);
+        let mut nearest = ruler.key(entry.row)?;
+        seen.visited += 1;
         for above in (level + 1..=entry.level).rev() {
             loop {
                 let before = nearest;
-                for neighbor in self.neighbors(before.row(), above) {
-                    let Some(key) = self.key(query, neighbor) else { continue };
-                    seen.note(key);
-                    nearest = nearest.min(key);
-                }
+                trail.rows.clear();
+                trail.rows.extend(self.neighbors(before.row(), above));
+                trail.keys.clear();
+                ruler.keys(&trail.rows, &mut trail.keys);
+                seen.visited += trail.keys.len();
+                nearest = trail.keys.iter().copied().fold(nearest, Key::min);
                 if nearest == before {
                     break;
                 }
             }
         }
+        seen.note(nearest);
         Some(nearest)
     }
 
     /// Algorithm 2: walks `level` from `entries` with a beam of `ef` and leaves the nearest
-    /// accepted nodes in `scratch.found`. Nodes that are not accepted are walked over.
+    /// accepted nodes in the trail's beam. Nodes that are not accepted are walked over.
     #[expect(clippy::too_many_arguments, reason = "the letters of algorithm 2, and a filter")]
     pub(super) fn walk_level(
         &self,
-        scratch: &mut Scratch,
-        query: Vector<'_>,
+        trail: &mut Trail,
+        ruler: &Ruler<'_, M>,
         entries: &[Key],
         level: usize,
         ef: usize,
         accept: impl Fn(u32) -> bool,
         seen: &mut Seen,
     ) {
-        scratch.begin();
-        for entry in entries {
-            if scratch.visit(entry.row()) {
-                scratch.candidates.push(std::cmp::Reverse(*entry));
-                if accept(entry.row()) {
-                    scratch.found.push(*entry);
-                }
-            }
-        }
-        while let Some(std::cmp::Reverse(candidate)) = scratch.candidates.pop() {
-            if scratch.found.len() >= ef
-                && scratch.found.peek().is_some_and(|worst| candidate > *worst)
-            {
-                break;
-            }
-            for neighbor in self.neighbors(candidate.row(), level) {
-                if !scratch.visit(neighbor) {
+        let Trail { marks, beam, rows, keys } = trail;
+        marks.begin(self.arena.len());
+        beam.begin(ef);
+        keys.clear();
+        keys.extend(entries.iter().filter(|entry| marks.visit(entry.row())));
+        loop {
+            for key in keys.iter().copied() {
+                if !beam.admits(key) {
                     continue;
                 }
-                let Some(key) = self.key(query, neighbor) else { continue };
+                // The nearest of all is admitted: there is nothing nearer to keep it out.
                 seen.note(key);
-                let full = scratch.found.len() >= ef;
-                if full && scratch.found.peek().is_some_and(|worst| key > *worst) {
-                    continue;
-                }
-                scratch.candidates.push(std::cmp::Reverse(key));
-                if accept(neighbor) {
-                    if full {
-                        scratch.found.pop();
-                    }
-                    scratch.found.push(key);
+                if accept(key.row()) {
+                    beam.insert(key);
+                } else {
+                    beam.pass_over(key);
                 }
             }
+            let Some(nearest) = beam.pop() else { break };
+            if let Some(next) = beam.peek() {
+                prefetch(self.slots(next.row(), level));
+            }
+            let slots = self.slots(nearest.row(), level);
+            take_new(marks, linked(slots), slots.len(), rows);
+            keys.clear();
+            ruler.keys(rows, keys);
+            seen.visited += keys.len();
         }
     }
 }

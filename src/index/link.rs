@@ -1,7 +1,9 @@
 //! The HNSW graph, writing side: the one builder links rows in row order.
 //!
-//! Every change is first planned, which only reads and takes long, and then applied, which only
-//! writes and takes microseconds. The caller can hold a lock around the second part alone.
+//! A row is first drafted, which only reads and takes long: several threads can draft the rows of a
+//! batch. Then, in row order, each draft is settled into a plan, which is short, and the plan is
+//! applied, which only writes and takes microseconds. The caller can hold a lock around the last
+//! part alone.
 
 use crate::ids::RowId;
 use std::{marker::PhantomData, sync::Arc};
@@ -9,15 +11,14 @@ use std::{marker::PhantomData, sync::Arc};
 use super::{
     arena::Arena,
     columns::{Columns, Full},
-    graph::{ALIKE, Counts, Entry, Graph, GraphParams, IDENTICAL, NONE, SLOTS, Seen, TWIN},
+    draft::{Draft, Turn},
+    graph::{ALIKE, Counts, Entry, Graph, GraphParams, IDENTICAL, NONE, PLACE, TWIN},
     metric::Metric,
     repair::Repair,
-    walk::{Key, with_scratch},
+    trust::Trust,
+    walk::{Key, Scratch, with_scratch},
 };
-use crate::{
-    distance::Vector,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Above this no level is drawn: with `m = 2` one row in 2^31 would get there.
 const LEVEL_MAX: usize = 31;
@@ -27,13 +28,18 @@ const LEVEL_MAX: usize = 31;
 pub(super) enum State {
     /// Not linked: not yet, or dead when its turn came, or removed since.
     Absent,
-    /// A node, a twin, or a row without a place.
+    /// A node.
     Linked,
+    /// A twin, or a row without a place.
+    Hanging,
     /// A node whose row is dead, kept for its live twins.
     Kept,
     /// A dead node that the repair under way removes. No new link leads to it.
     Condemned,
 }
+
+/// Lists of neighbors start on boundaries of this many bytes: a cache line.
+const LINE_BYTES: usize = 64;
 
 /// A change of the graph, ready to be applied.
 #[must_use = "a plan changes nothing until it is applied"]
@@ -41,8 +47,21 @@ pub struct Plan {
     /// The row whose turn this was, if any; later plans begin after it.
     row: Option<u32>,
     pub(super) writes: Vec<Write>,
-    /// Nodes that lose a link on level 0 by these writes, once for each link.
-    dropped: Vec<u32>,
+    /// Nodes and the parents that they get; the links are among the writes or there already.
+    adoptions: Vec<(u32, u32)>,
+}
+
+impl Plan {
+    /// Whether it writes to this list.
+    fn changes(&self, node: u32, at_level: usize) -> bool {
+        self.writes.iter().any(|write| match write {
+            Write::Append { row, level, .. } | Write::Replace { row, level, .. } => {
+                (*row, *level) == (node, at_level)
+            }
+            Write::Node { row, .. } => *row == node,
+            _ => false,
+        })
+    }
 }
 
 /// One step of a [`Plan`]. In the order of a plan, no link leads to what is not written yet.
@@ -72,8 +91,10 @@ pub struct GraphWriter<M> {
     /// How many deaths of the arena have been counted.
     deaths_seen: u32,
     pub(super) states: Vec<State>,
-    /// For each row the links on level 0 that lead to it from nodes that are not condemned.
-    in_degrees: Vec<u32>,
+    /// For each node its parent, whose list on level 0 leads to it and keeps doing so. A parent is
+    /// older than its children, but for that of the oldest node: so links from parents make a tree,
+    /// and pruning cuts nothing off.
+    parents: Vec<u32>,
     /// All nodes, condemned ones included until the repair ends.
     pub(super) nodes: Vec<u32>,
     pub(super) rows_count: u32,
@@ -81,6 +102,7 @@ pub struct GraphWriter<M> {
     links_count: u64,
     /// Lists handed out in `Graph::upper`.
     upper_count: u32,
+    trust: Trust,
     pub(super) repair: Option<Repair>,
 }
 
@@ -96,8 +118,12 @@ impl<M: Metric> GraphWriter<M> {
             arena,
             #[cfg(test)]
             m: params.m,
-            blocks: Columns::new(SLOTS + 2 * params.m),
-            upper: Columns::new(params.m),
+            places: Columns::new(PLACE),
+            lowest: Columns::aligned(2 * params.m, LINE_BYTES),
+            upper: Columns::aligned(params.m, LINE_BYTES),
+            buried: Columns::new(1),
+            any_buried: AtomicU32::new(0),
+            distrusts_codes: AtomicU32::new(0),
             entry: AtomicU64::new(0),
             placeless: AtomicU32::new(NONE),
             counts: Counts::default(),
@@ -110,12 +136,13 @@ impl<M: Metric> GraphWriter<M> {
             horizon: 0,
             deaths_seen: 0,
             states: Vec::new(),
-            in_degrees: Vec::new(),
+            parents: Vec::new(),
             nodes: Vec::new(),
             rows_count: 0,
             dead_count: 0,
             links_count: 0,
             upper_count: 0,
+            trust: Trust::default(),
             repair: None,
         }
     }
@@ -131,180 +158,169 @@ impl<M: Metric> GraphWriter<M> {
         RowId(self.next)
     }
 
-    /// Plans and applies in one: gives `row` its turn.
+    /// Drafts, settles and applies in one: gives `row`, the next one in row order, its turn.
     ///
     /// # Errors
     /// There is no room for the row; the graph is as before.
     pub fn link(&mut self, row: RowId, horizon: u64) -> Result<(), Full> {
-        let plan = self.plan(row, horizon)?;
-        self.apply(plan);
+        for draft in self.draft(row..RowId(row.0.saturating_add(1)), horizon, 1) {
+            let plan = self.settle(draft)?;
+            self.apply(plan);
+        }
         Ok(())
     }
 
-    /// Plans the links of `row`, the next one in row order. A row that had its turn, or that is not
-    /// published, gives an empty plan; a row that died at or before `horizon` is never linked.
-    ///
-    /// `horizon` is a sequence number that was already visible to readers before this call: no
-    /// search that begins later has an older snapshot. A search that began earlier and still sees a
-    /// row that died since may miss it, as it may miss any row of the graph.
+    /// Makes a plan of a draft; that of the row before it was applied.
     ///
     /// # Errors
     /// There is no room for the row; nothing was changed.
-    pub fn plan(&mut self, row: RowId, horizon: u64) -> Result<Plan, Full> {
-        self.count_deaths(horizon);
+    pub fn settle(&mut self, draft: Draft) -> Result<Plan, Full> {
         let mut plan = Self::empty_plan();
-        let row = row.0;
-        let graph = Arc::clone(&self.graph);
-        let Some(vector) = graph.arena.vector(RowId(row)) else { return Ok(plan) };
-        if row < self.next {
-            return Ok(plan);
-        }
+        let row = draft.row;
         plan.row = Some(row);
-        if graph.arena.is_dead(RowId(row), self.horizon) {
-            return Ok(plan);
+        self.trust.vote(draft.doubt);
+        if self.trust.is_lost() {
+            self.graph.distrusts_codes.store(1, Ordering::Relaxed);
         }
-        graph.blocks.reserve(row)?;
-        if M::is_placeless(vector) {
-            plan.writes.push(Write::Twin { row, head: None, kind: ALIKE });
-            return Ok(plan);
+        if !matches!(draft.turn, Turn::Dead) {
+            self.graph.reserve(row)?;
         }
-        let level = level_of(row, self.params);
-        let entry = graph.entry();
-        let top = entry.map(|entry| entry.level);
-        let mut seen = Seen::default();
-        // Levels from which the new node gets neighbors, nearest candidates first on each.
-        let mut candidates: Vec<Vec<Key>> = Vec::new();
-        if let (Some(top), Some(nearest)) = (top, graph.descend(vector, level, &mut seen)) {
-            let mut entries = vec![nearest];
-            for level in (0..=level.min(top)).rev() {
-                let found = self.candidates(vector, &entries, level, &mut seen);
-                entries =
-                    if found.is_empty() { Vec::from_iter(seen.nearest) } else { found.clone() };
-                candidates.push(found);
+        match draft.turn {
+            Turn::Dead => {}
+            Turn::Placeless => plan.writes.push(Write::Twin { row, head: None, kind: ALIKE }),
+            Turn::Twin(other) => {
+                plan.writes.push(twin_write(&self.graph, row, self.node_of(other)));
             }
-            candidates.reverse();
-            if let Some(twin) = self.twin(seen.nearest) {
-                plan.writes.push(twin_write(&graph, row, vector, twin));
-                return Ok(plan);
+            Turn::Node { mut lists, mut near } => {
+                for list in lists.iter_mut().chain([&mut near]) {
+                    self.lead_to_nodes(row, list);
+                }
+                let level = lists.len().saturating_sub(1);
+                self.plan_node(row, lists, &near, &mut plan)?;
+                if self.graph.entry().is_none_or(|entry| level > entry.level) {
+                    plan.writes.push(Write::Enter { entry: Some(Entry { row, level }) });
+                }
             }
-            if let Some(lowest) = candidates.first_mut()
-                && lowest.is_empty()
-            {
-                // Nothing alive to link to: a dead node makes the new one reachable.
-                lowest.extend(seen.nearest);
-            }
-        }
-        self.plan_node(row, level, &candidates, &mut plan)?;
-        if top.is_none_or(|top| level > top) {
-            plan.writes.push(Write::Enter { entry: Some(Entry { row, level }) });
         }
         Ok(plan)
     }
 
-    /// The live nodes nearest to `vector` on `level`, nearest first.
-    pub(super) fn candidates(
-        &self,
-        vector: Vector<'_>,
-        entries: &[Key],
-        level: usize,
-        seen: &mut Seen,
-    ) -> Vec<Key> {
-        with_scratch(|scratch| {
-            let ef = self.params.ef_construction;
-            let accept = |node| self.is_alive(node);
-            self.graph.walk_level(scratch, vector, entries, level, ef, accept, seen);
-            scratch.sort_found();
-            scratch.sorted.clone()
-        })
+    /// The node that a linked row hangs on: itself if it is one.
+    fn node_of(&self, row: u32) -> u32 {
+        if self.state(row) != State::Hanging {
+            return row;
+        }
+        let head = self.graph.lowest.first(row).map_or(NONE, |slot| slot.load(Ordering::Relaxed));
+        if head == NONE { row } else { head }
     }
 
-    /// The nearest node met, if it is a twin.
-    fn twin(&self, nearest: Option<Key>) -> Option<u32> {
-        let nearest = nearest.filter(|nearest| M::are_twins(nearest.distance()))?.row();
-        (self.state(nearest) != State::Condemned).then_some(nearest)
+    /// Rows of the batch may have become twins since they were drafted: their nodes stand for them.
+    fn lead_to_nodes(&self, row: u32, list: &mut Vec<Key>) {
+        if list.iter().all(|key| self.state(key.row()) != State::Hanging) {
+            return;
+        }
+        let keys = std::mem::take(list);
+        for key in keys {
+            let key = Key::new(key.distance(), self.node_of(key.row()));
+            if key.row() != row && list.iter().all(|other| other.row() != key.row()) {
+                list.push(key);
+            }
+        }
     }
 
-    /// Plans the lists of a new node and the links back to it (algorithm 1).
+    /// Plans the writing of a new node and the links back to it (algorithm 1).
     fn plan_node(
         &mut self,
         row: u32,
-        level: usize,
-        candidates: &[Vec<Key>],
+        lists: Vec<Vec<Key>>,
+        near: &[Key],
         plan: &mut Plan,
     ) -> Result<(), Full> {
         let upper = self.upper_count;
-        if level > 0 {
-            let count = u32::try_from(level).map_err(|_| Full::Rows)?;
-            let end = upper.checked_add(count).ok_or(Full::Rows)?;
-            for list in upper..end {
-                self.graph.upper.reserve(list)?;
-            }
-            // Lists of a plan that is never applied are lost; that costs memory and nothing else.
-            self.upper_count = end;
+        let above = u32::try_from(lists.len().saturating_sub(1)).map_err(|_| Full::Rows)?;
+        let end = upper.checked_add(above).ok_or(Full::Rows)?;
+        for list in upper..end {
+            self.graph.upper.reserve(list)?;
         }
-        // The block of the new node comes first in the plan; its lists are filled in below.
-        plan.writes.push(Write::Node { row, upper, lists: Vec::new() });
-        let mut lists = vec![Vec::new(); level + 1];
-        for (level, (list, candidates)) in lists.iter_mut().zip(candidates).enumerate() {
-            let selected = self.select(candidates, self.params.m);
-            self.plan_back_links(row, &selected, level, true, plan);
-            list.extend(selected.iter().map(|key| key.row()));
+        // Lists of a plan that is never applied are lost; that costs memory and nothing else.
+        self.upper_count = end;
+        let rows = lists.iter().map(|list| list.iter().map(|key| key.row()).collect()).collect();
+        // First in the plan: what links to the node comes after it is written.
+        plan.writes.push(Write::Node { row, upper, lists: rows });
+        if let Some(lowest) = lists.first() {
+            // The oldest node had nobody to be the child of when it was linked.
+            let oldest = lowest.iter().find(|key| self.parent(key.row()) == NONE);
+            plan.adoptions.extend(oldest.map(|key| (key.row(), row)));
         }
-        if let Some(Write::Node { lists: empty, .. }) = plan.writes.first_mut() {
-            *empty = lists;
+        for (level, list) in lists.iter().enumerate() {
+            let near = if level == 0 { near } else { list };
+            self.plan_back_links(row, list, near, (level, true), plan);
         }
         Ok(())
     }
 
-    /// Algorithm 4: of `candidates`, nearest first, keeps each one that is as near to the base as to
-    /// any kept before it, or nearer; `max` at most. Links then lead in different directions, and not all
-    /// into the densest one. Slots left over stay empty: filling them from the
-    /// rejected candidates lengthened walks by a tenth on 20,000 real embeddings, and recall was
-    /// that of a wider beam.
-    pub(super) fn select(&self, candidates: &[Key], max: usize) -> Vec<Key> {
-        let arena = &self.graph.arena;
-        let mut kept: Vec<(Key, Vector<'_>)> = Vec::with_capacity(max);
-        for candidate in candidates {
-            if kept.len() == max {
-                break;
-            }
-            let Some(vector) = arena.vector(RowId(candidate.row())) else { continue };
-            if kept.iter().all(|(_, other)| candidate.distance() <= M::distance(vector, *other)) {
-                kept.push((*candidate, vector));
-            }
-        }
-        kept.into_iter().map(|(key, _)| key).collect()
-    }
-
     /// Plans links to `row` from `selected`, nearest first. If all their lists prefer others and
-    /// `row` `is_orphan`, the nearest one has to take it: without a link to it a node is lost.
+    /// `row` `is_orphan`, one of `near` has to take it: without a link to it a node is lost.
     pub(super) fn plan_back_links(
         &self,
         row: u32,
         selected: &[Key],
-        level: usize,
-        is_orphan: bool,
+        near: &[Key],
+        (level, is_orphan): (usize, bool),
         plan: &mut Plan,
     ) {
-        let mut is_linked = !is_orphan;
+        let mut parent = None;
         for at in selected {
-            is_linked |= self.plan_back_link(row, *at, level, false, plan);
+            if self.plan_back_link(row, *at, level, plan) {
+                // Selected are sorted: of the older ones the nearest, else the nearest of all.
+                parent = parent.filter(|old| *old < row || at.row() > row).or(Some(at.row()));
+            }
         }
-        if let (false, Some(nearest)) = (is_linked, selected.first()) {
-            self.plan_back_link(row, *nearest, level, true, plan);
+        if !is_orphan {
+            return;
+        }
+        let is_old = |at: &&Key| at.row() < row;
+        let has_old = parent.is_some_and(|parent| parent < row);
+        let ways = || near.iter().filter(is_old).filter_map(|at| self.way(row, *at, level, plan));
+        let any_way = || near.iter().find_map(|at| self.way(row, *at, level, plan));
+        let way = if level > 0 || has_old { None } else { ways().next() };
+        let way = way.or_else(|| if parent.is_none() { any_way() } else { None });
+        if let Some((at, write)) = way {
+            plan.writes.push(write);
+            parent = Some(at);
+        }
+        if let (0, Some(parent)) = (level, parent) {
+            plan.adoptions.push((row, parent));
         }
     }
 
+    /// How `at` can be made to lead to `row`: by a free slot, or in place of the farthest neighbor
+    /// that is no child of `at`.
+    fn way(&self, row: u32, at: Key, level: usize, plan: &Plan) -> Option<(u32, Write)> {
+        let at = at.row();
+        let mut list: Vec<u32> = self.graph.neighbors(at, level).collect();
+        // What the plan has written to the list already counts, but nobody has to be found twice.
+        if at == row || list.contains(&row) || plan.changes(at, level) {
+            return None;
+        }
+        if list.len() < self.graph.slots(at, level).len() {
+            let slot = list.len();
+            return Some((at, Write::Append { row: at, level, slot, neighbor: row }));
+        }
+        let mut keys = Vec::new();
+        with_scratch(|scratch| {
+            self.graph.ruler_at(at, &mut scratch.probe)?.keys(&list, &mut keys);
+            Some(())
+        })?;
+        let is_spare = |key: &&Key| level > 0 || self.parent(key.row()) != at;
+        let gone = keys.iter().filter(is_spare).max()?.row();
+        list.iter_mut().filter(|other| **other == gone).for_each(|other| *other = row);
+        Some((at, Write::Replace { row: at, level, list }))
+    }
+
     /// Plans the link from `at` to `row`, whose distance `at` carries; a full list is selected anew
-    /// with `row` among the candidates. Returns whether the link is made, as it is if `is_forced`.
-    fn plan_back_link(
-        &self,
-        row: u32,
-        at: Key,
-        level: usize,
-        is_forced: bool,
-        plan: &mut Plan,
-    ) -> bool {
+    /// with `row` among the candidates. Returns whether the link is made.
+    fn plan_back_link(&self, row: u32, at: Key, level: usize, plan: &mut Plan) -> bool {
         let slots = self.graph.slots(at.row(), level).len();
         let before: Vec<u32> = self.graph.neighbors(at.row(), level).collect();
         if before.contains(&row) {
@@ -315,23 +331,22 @@ impl<M: Metric> GraphWriter<M> {
             plan.writes.push(Write::Append { row: at.row(), level, slot, neighbor: row });
             return true;
         }
-        let Some(base) = self.graph.arena.vector(RowId(at.row())) else { return false };
-        let mut candidates: Vec<Key> =
-            before.iter().filter_map(|neighbor| self.graph.key(base, *neighbor)).collect();
-        candidates.push(Key::new(at.distance(), row));
-        candidates.sort_unstable();
-        let mut kept = self.select(&candidates, slots);
-        if is_forced && !kept.iter().any(|key| key.row() == row) {
-            kept.truncate(slots - 1);
-            kept.push(Key::new(at.distance(), row));
-        }
-        let is_linked = kept.iter().any(|key| key.row() == row);
-        self.plan_replace(at.row(), level, &before, kept, &candidates, plan);
-        is_linked
+        let selected = with_scratch(|scratch| {
+            let Scratch { probe, pair, .. } = scratch;
+            let mut candidates = Vec::with_capacity(before.len() + 1);
+            self.graph.ruler_at(at.row(), probe)?.keys(&before, &mut candidates);
+            candidates.push(Key::new(at.distance(), row));
+            candidates.sort_unstable();
+            let kept = self.select(&candidates, slots, pair);
+            Some((candidates, kept))
+        });
+        let Some((candidates, kept)) = selected else { return false };
+        let kept = self.plan_replace(at.row(), level, &before, kept, &candidates, plan);
+        kept.iter().any(|key| key.row() == row)
     }
 
-    /// Plans `kept` as the list of `node` in place of `before`. A neighbor that would lose the last
-    /// link to it stays: pruning must not cut a node off. `candidates` has the distances.
+    /// Plans `kept` as the list of `node` in place of `before`. Children of the node stay: pruning
+    /// must not cut them off. `candidates` has the distances. Returns the list.
     pub(super) fn plan_replace(
         &self,
         node: u32,
@@ -340,32 +355,27 @@ impl<M: Metric> GraphWriter<M> {
         mut kept: Vec<Key>,
         candidates: &[Key],
         plan: &mut Plan,
-    ) {
+    ) -> Vec<Key> {
         let slots = self.graph.slots(node, level).len();
         if level == 0 {
-            let is_last = |row: u32, plan: &Plan| {
-                let dropped = plan.dropped.iter().filter(|other| **other == row).count();
-                before.contains(&row) && self.in_degree(row) as usize <= dropped + 1
-            };
+            let is_child = |row: u32| before.contains(&row) && self.parent(row) == node;
             let selected = kept.len();
             for key in candidates {
-                if kept.iter().any(|other| other.row() == key.row()) || !is_last(key.row(), plan) {
+                if kept.iter().any(|other| other.row() == key.row()) || !is_child(key.row()) {
                     continue;
                 }
                 if kept.len() == slots {
-                    // Of the old neighbors the farthest that has other links to it makes room.
-                    let spare =
-                        |other: &Key| before.contains(&other.row()) && !is_last(other.row(), plan);
+                    // The farthest that is no child makes room.
+                    let spare = |other: &Key| !is_child(other.row());
                     let Some(index) = kept.iter().take(selected).rposition(spare) else { break };
                     kept.remove(index);
                 }
                 kept.push(*key);
             }
-            let is_kept = |row: &u32| kept.iter().any(|key| key.row() == *row);
-            plan.dropped.extend(before.iter().filter(|row| !is_kept(row)));
         }
         let list = kept.iter().map(|key| key.row()).collect();
         plan.writes.push(Write::Replace { row: node, level, list });
+        kept
     }
 
     /// Carries out a plan. Plans are applied in the order in which they were made, each before the
@@ -373,6 +383,11 @@ impl<M: Metric> GraphWriter<M> {
     pub fn apply(&mut self, plan: Plan) {
         for write in plan.writes {
             self.write(write);
+        }
+        for (node, parent) in plan.adoptions {
+            if let Some(slot) = self.parents.get_mut(node as usize) {
+                *slot = parent;
+            }
         }
         if let Some(row) = plan.row {
             self.next = row + 1;
@@ -382,13 +397,23 @@ impl<M: Metric> GraphWriter<M> {
         counts.rows.store(self.rows_count, Ordering::Relaxed);
         counts.dead.store(self.dead_count, Ordering::Relaxed);
         counts.links.store(self.links_count, Ordering::Relaxed);
+        counts.bytes.store(self.bytes(), Ordering::Relaxed);
+    }
+
+    /// Bytes of the graph and of what this knows of it; the marks of buried nodes, an eighth of a byte
+    /// for a row, left aside.
+    fn bytes(&self) -> u64 {
+        let list = self.params.m * size_of::<u32>();
+        let row = PLACE * size_of::<u32>() + 2 * list + size_of::<State>() + size_of::<u32>();
+        let lists = self.states.len() * row + self.upper_count as usize * list;
+        (lists + self.nodes.len() * size_of::<u32>()) as u64
     }
 
     fn write(&mut self, write: Write) {
         match write {
             Write::Node { row, upper, lists } => {
-                // Relaxed throughout: nobody reads this block before a Release link leads to it.
-                if let Some([twin, place, ..]) = self.graph.blocks.get(row) {
+                // Relaxed throughout: nobody reads these before a Release link leads to the node.
+                if let Some([twin, place]) = self.graph.places.get(row) {
                     twin.store(NONE, Ordering::Relaxed);
                     place.store(upper, Ordering::Relaxed);
                 }
@@ -406,31 +431,37 @@ impl<M: Metric> GraphWriter<M> {
             }
             Write::Twin { row, head, kind } => {
                 let before = match head {
-                    Some(head) => self.graph.blocks.first(head),
+                    Some(head) => self.graph.places.first(head),
                     None => Some(&self.graph.placeless),
                 };
-                if let (Some(before), Some([twin, place, ..])) =
-                    (before, self.graph.blocks.get(row))
-                {
+                if let Some(slot) = self.graph.lowest.first(row) {
+                    slot.store(head.unwrap_or(NONE), Ordering::Relaxed);
+                }
+                if let (Some(before), Some([twin, place])) = (before, self.graph.places.get(row)) {
                     twin.store(before.load(Ordering::Relaxed), Ordering::Relaxed);
                     place.store(kind, Ordering::Relaxed);
                     // Release: whoever meets the row in the chain sees its block.
                     before.store(row, Ordering::Release);
                 }
                 self.enlist(row);
+                self.set_state(row, State::Hanging);
+                if let Some(head) = head {
+                    self.graph.set_buried(head, false);
+                }
             }
             Write::Append { row, level, slot, neighbor } => {
                 if let Some(slot) = self.graph.slots(row, level).get(slot) {
                     // Release: the neighbor's block is seen by whoever follows the link.
                     slot.store(neighbor, Ordering::Release);
                     self.links_count += 1;
-                    self.count_in_link(row, level, neighbor, 1);
                 }
             }
             Write::Replace { row, level, list } => self.write_list(row, level, &list),
             Write::Chain { previous, next } => {
                 let before = match previous {
-                    Some(previous) => self.graph.blocks.get(previous).and_then(|b| b.get(TWIN)),
+                    Some(previous) => {
+                        self.graph.places.get(previous).and_then(|place| place.get(TWIN))
+                    }
                     None => Some(&self.graph.placeless),
                 };
                 if let Some(before) = before {
@@ -456,35 +487,20 @@ impl<M: Metric> GraphWriter<M> {
             slot.store(value, Ordering::Release);
             if value != NONE {
                 self.links_count += 1;
-                self.count_in_link(row, level, value, 1);
             }
             if before != NONE {
                 self.links_count -= 1;
-                self.count_in_link(row, level, before, -1);
             }
         }
     }
 
-    /// Counts a link from `row` to `neighbor` that came or went.
-    fn count_in_link(&mut self, row: u32, level: usize, neighbor: u32, change: i32) {
-        if level == 0
-            && self.state(row) != State::Condemned
-            && let Some(degree) = self.in_degrees.get_mut(neighbor as usize)
-        {
-            *degree = degree.saturating_add_signed(change);
-        }
+    /// The node whose list leads to `row` for as long as both are there, or [`NONE`].
+    pub(super) fn parent(&self, row: u32) -> u32 {
+        self.parents.get(row as usize).copied().unwrap_or(NONE)
     }
 
-    pub(super) fn in_degree(&self, row: u32) -> u32 {
-        self.in_degrees.get(row as usize).copied().unwrap_or(0)
-    }
-
-    /// Gives a dead node up: its links do not count as ways to other nodes any more.
+    /// Gives a dead node up: no new link leads to it.
     pub(super) fn condemn(&mut self, node: u32) {
-        let neighbors: Vec<u32> = self.graph.neighbors(node, 0).collect();
-        for neighbor in neighbors {
-            self.count_in_link(node, 0, neighbor, -1);
-        }
         self.set_state(node, State::Condemned);
     }
 
@@ -501,7 +517,7 @@ impl<M: Metric> GraphWriter<M> {
         let index = row as usize;
         if index >= self.states.len() {
             self.states.resize(index + 1, State::Absent);
-            self.in_degrees.resize(index + 1, 0);
+            self.parents.resize(index + 1, NONE);
         }
         if let Some(slot) = self.states.get_mut(index) {
             *slot = state;
@@ -510,9 +526,19 @@ impl<M: Metric> GraphWriter<M> {
 
     /// Whether `node` stands for a row that is not dead, so that links may lead to it.
     pub(super) fn is_alive(&self, node: u32) -> bool {
+        !self.graph.is_buried(node) && self.state(node) != State::Condemned
+    }
+
+    /// Marks the node of a dead row if it stands for no other that is alive.
+    fn bury(&self, row: u32) {
+        let node = self.node_of(row);
         let arena = &self.graph.arena;
-        self.state(node) != State::Condemned
-            && self.graph.chain(node).any(|row| !arena.is_dead(RowId(row), self.horizon))
+        let mut members = self.graph.chain(node);
+        if self.state(node) != State::Hanging
+            && members.all(|row| arena.is_dead(RowId(row), self.horizon))
+        {
+            self.graph.set_buried(node, true);
+        }
     }
 
     /// Raises the horizon and counts the linked rows that died up to it.
@@ -524,12 +550,15 @@ impl<M: Metric> GraphWriter<M> {
                 break;
             }
             self.deaths_seen += 1;
-            self.dead_count += u32::from(self.state(row.0) != State::Absent);
+            if self.state(row.0) != State::Absent {
+                self.dead_count += 1;
+                self.bury(row.0);
+            }
         }
     }
 
     pub(super) fn empty_plan() -> Plan {
-        Plan { row: None, writes: Vec::new(), dropped: Vec::new() }
+        Plan { row: None, writes: Vec::new(), adoptions: Vec::new() }
     }
 
     pub(super) fn level_of(&self, row: u32) -> usize {
@@ -548,16 +577,18 @@ impl<M: Metric> GraphWriter<M> {
     }
 }
 
-fn twin_write<M: Metric>(graph: &Graph<M>, row: u32, vector: Vector<'_>, head: u32) -> Write {
-    let identical = graph.arena.row(RowId(head)).is_some_and(|node| {
-        node.iter().map(|value| value.to_bits()).eq(vector.values().iter().map(|v| v.to_bits()))
-    });
+fn twin_write<M: Metric>(graph: &Graph<M>, row: u32, head: u32) -> Write {
+    let bits = |row| graph.arena.row(RowId(row)).map(|row| row.iter().map(|value| value.to_bits()));
+    let identical = match (bits(row), bits(head)) {
+        (Some(row), Some(head)) => row.eq(head),
+        _ => false,
+    };
     Write::Twin { row, head: Some(head), kind: if identical { IDENTICAL } else { ALIKE } }
 }
 
 /// The level of a row: `floor(-ln(u) / ln(m))` for a `u` in (0, 1] that depends on the row and the
 /// seed alone, so that the same rows give the same graph.
-fn level_of(row: u32, params: GraphParams) -> usize {
+pub(super) fn level_of(row: u32, params: GraphParams) -> usize {
     // SplitMix64 (Steele, Lea and Flood 2014).
     let mut z = (params.seed ^ u64::from(row)).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

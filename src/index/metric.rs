@@ -4,6 +4,9 @@ use crate::distance::{self, Vector};
 
 /// A distance between finite vectors: never negative, never NaN.
 pub trait Metric: Send + Sync + 'static {
+    /// Whether the distance of two vectors is that of their directions, which is what codes are of.
+    const HAS_CODES: bool;
+
     /// By how much the distances of two twins to any third vector can differ, at most.
     const TWIN_SLACK: f32;
 
@@ -13,6 +16,9 @@ pub trait Metric: Send + Sync + 'static {
     /// What answers are ranked by, smallest first: in the order of `distance`, and as exact as f32
     /// allows over its whole range.
     fn cost(a: Vector<'_>, b: Vector<'_>) -> f32;
+
+    /// The distance of two vectors whose cost this is, give or take rounding.
+    fn distance_of(cost: f32) -> f32;
 
     /// Whether nothing is gained by telling two rows at this distance apart during a walk.
     fn are_twins(distance: f32) -> bool;
@@ -25,6 +31,7 @@ pub trait Metric: Send + Sync + 'static {
 pub struct Cosine;
 
 impl Metric for Cosine {
+    const HAS_CODES: bool = true;
     const TWIN_SLACK: f32 = 2e-6;
 
     fn distance(a: Vector<'_>, b: Vector<'_>) -> f32 {
@@ -34,6 +41,10 @@ impl Metric for Cosine {
     /// The similarity, negated: `1 - similarity` would round small similarities away.
     fn cost(a: Vector<'_>, b: Vector<'_>) -> f32 {
         -distance::similarity(a, b)
+    }
+
+    fn distance_of(cost: f32) -> f32 {
+        1.0 + cost
     }
 
     /// Within an angle of 1e-6: the same direction at another scale, give or take rounding.
@@ -50,6 +61,7 @@ impl Metric for Cosine {
 pub struct Euclidean;
 
 impl Metric for Euclidean {
+    const HAS_CODES: bool = false;
     const TWIN_SLACK: f32 = 0.0;
 
     fn distance(a: Vector<'_>, b: Vector<'_>) -> f32 {
@@ -58,6 +70,10 @@ impl Metric for Euclidean {
 
     fn cost(a: Vector<'_>, b: Vector<'_>) -> f32 {
         Self::distance(a, b)
+    }
+
+    fn distance_of(cost: f32) -> f32 {
+        cost
     }
 
     fn are_twins(distance: f32) -> bool {

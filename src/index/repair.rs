@@ -18,7 +18,8 @@ use super::{
     graph::{Entry, NONE, Seen},
     link::{GraphWriter, Plan, State, Write},
     metric::Metric,
-    walk::{Key, with_scratch},
+    point::Ruler,
+    walk::{Key, Scratch, Trail, with_scratch},
 };
 
 /// A repair is due when more than one in this many rows of the graph is dead. The promise is one in
@@ -56,7 +57,7 @@ impl Repair {
 
 impl<M: Metric> GraphWriter<M> {
     /// Plans the next step of a repair, or returns `None` when nothing is to be done: no repair is
-    /// under way and none is due. `horizon` as in [`GraphWriter::plan`].
+    /// under way and none is due. `horizon` as in [`GraphWriter::draft`].
     pub(crate) fn plan_repair(&mut self, horizon: u64) -> Option<Plan> {
         self.count_deaths(horizon);
         let mut repair = match self.repair.take() {
@@ -191,18 +192,13 @@ impl<M: Metric> GraphWriter<M> {
 
     /// Plans a new list of `node` on `level`, and links back from those new in it.
     fn plan_list(&self, node: u32, level: usize, plan: &mut Plan) {
-        let Some(base) = self.graph.arena.vector(RowId(node)) else { return };
         let before: Vec<u32> = self.graph.neighbors(node, level).collect();
-        let mut candidates = self.live_around(node, level);
-        if candidates.is_empty() {
-            let mut seen = Seen::default();
-            if let Some(nearest) = self.graph.descend(base, level, &mut seen) {
-                candidates = self.candidates(base, &[nearest], level, &mut seen);
-                candidates.retain(|key| key.row() != node);
-            }
-        }
         let slots = self.graph.slots(node, level).len();
-        let selected = self.select(&candidates, slots);
+        let (candidates, selected) = with_scratch(|scratch| {
+            let candidates = self.candidates_around(node, level, scratch);
+            let selected = self.select(&candidates, slots, &mut scratch.pair);
+            (candidates, selected)
+        });
         let alive = |row: &u32| self.state(*row) != State::Condemned;
         let before: Vec<u32> = before.into_iter().filter(alive).collect();
         let is_orphan = level == 0 && self.is_orphan(node);
@@ -211,42 +207,65 @@ impl<M: Metric> GraphWriter<M> {
             .filter(|key| is_orphan || !before.contains(&key.row()))
             .copied()
             .collect();
-        self.plan_replace(node, level, &before, selected, &candidates, plan);
-        self.plan_back_links(node, &new, level, is_orphan, plan);
+        let _ = self.plan_replace(node, level, &before, selected, &candidates, plan);
+        self.plan_back_links(node, &new, &candidates, (level, is_orphan), plan);
     }
 
+    /// Whether the parent of `node` is no more.
     fn is_orphan(&self, node: u32) -> bool {
-        self.in_degree(node) == 0 && self.graph.entry().is_some_and(|entry| entry.row != node)
+        let parent = self.parent(node);
+        parent == NONE || self.state(parent) == State::Condemned
+    }
+
+    /// What the list of `node` can be chosen from, nearest first.
+    fn candidates_around(&self, node: u32, level: usize, scratch: &mut Scratch) -> Vec<Key> {
+        let Scratch { trail, probe, .. } = scratch;
+        let Some(ruler) = self.graph.ruler_at(node, probe) else { return Vec::new() };
+        let mut candidates = self.live_around(node, level, &ruler, trail);
+        if candidates.is_empty() {
+            let mut seen = Seen::default();
+            if let Some(nearest) = self.graph.descend(&ruler, level, trail, &mut seen) {
+                candidates = self.candidates(&ruler, trail, &[nearest], level, &mut seen);
+                candidates.retain(|key| key.row() != node);
+            }
+        }
+        candidates
     }
 
     /// The live neighbors of `node` and the live nodes behind its condemned ones, nearest first.
-    fn live_around(&self, node: u32, level: usize) -> Vec<Key> {
+    fn live_around(
+        &self,
+        node: u32,
+        level: usize,
+        ruler: &Ruler<'_, M>,
+        trail: &mut Trail,
+    ) -> Vec<Key> {
         let enough = self.params().ef_construction;
-        let mut candidates = Vec::new();
-        let Some(base) = self.graph.arena.vector(RowId(node)) else { return candidates };
-        with_scratch(|scratch| {
-            scratch.begin();
-            scratch.visit(node);
-            let mut around = vec![node];
-            // Breadth first, so that what is cut off is farthest.
-            let mut next = 0;
-            while let Some(row) = around.get(next).copied() {
-                next += 1;
-                if candidates.len() >= enough {
-                    break;
+        let Trail { marks, rows, .. } = trail;
+        marks.begin(self.graph.arena.len());
+        marks.visit(node);
+        rows.clear();
+        let mut around = vec![node];
+        // Breadth first, so that what is cut off is farthest.
+        let mut next = 0;
+        while let Some(row) = around.get(next).copied() {
+            next += 1;
+            if rows.len() >= enough {
+                break;
+            }
+            for neighbor in self.graph.neighbors(row, level) {
+                if !marks.visit(neighbor) {
+                    continue;
                 }
-                for neighbor in self.graph.neighbors(row, level) {
-                    if !scratch.visit(neighbor) {
-                        continue;
-                    }
-                    if self.state(neighbor) == State::Condemned {
-                        around.push(neighbor);
-                    } else {
-                        candidates.extend(self.graph.key(base, neighbor));
-                    }
+                if self.state(neighbor) == State::Condemned {
+                    around.push(neighbor);
+                } else {
+                    rows.push(neighbor);
                 }
             }
-        });
+        }
+        let mut candidates = Vec::with_capacity(rows.len());
+        ruler.keys(rows, &mut candidates);
         candidates.sort_unstable();
         candidates
     }

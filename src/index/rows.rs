@@ -1,8 +1,9 @@
-//! The f32 rows themselves: the one place of this room that needs `unsafe`.
+//! The f32 rows and their codes: the one place of this room that needs `unsafe`.
 //!
-//! A row is written once by the one [`RowsWriter`], then published by raising `len`, and never
-//! written again. Readers see a row only below `len`. Rows start on 64-byte boundaries, so that a
-//! row of 16 components is one cache line and SIMD loads never straddle two.
+//! A row is written once by the one [`RowsWriter`], its code with it, then published by raising
+//! `len`, and never written again. Readers see a row only below `len`. Rows and codes start on
+//! 64-byte boundaries, so that a row of 16 components is one cache line and SIMD loads never
+//! straddle two. They lie apart: a walk through the graph reads codes alone, and they are dense.
 
 #![allow(unsafe_code)]
 
@@ -15,6 +16,7 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 const LINE_BYTES: usize = 64;
 const LINE_FLOATS: usize = LINE_BYTES / size_of::<f32>();
 const QUAD_FLOATS: usize = 4;
+const QUAD_BYTES: usize = size_of::<Quad>();
 
 /// A quarter of a cache line: the largest alignment for which the system gives zeroed memory
 /// without touching it.
@@ -25,10 +27,22 @@ struct Quad([f32; QUAD_FLOATS]);
 // SAFETY: `Quad` is an array of f32 without padding (16 bytes, aligned to 16), and f32 is zeroable.
 unsafe impl bytemuck::Zeroable for Quad {}
 
-/// Rows of `[f32; dim]`, row-major, each padded with zeros to whole cache lines.
+/// A quarter of a cache line of a code.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(16))]
+struct CodeQuad([u8; QUAD_BYTES]);
+
+// SAFETY: `CodeQuad` is an array of u8 without padding (16 bytes, aligned to 16), and u8 is
+// zeroable.
+unsafe impl bytemuck::Zeroable for CodeQuad {}
+
+/// Rows of `[f32; dim]`, row-major, each padded with zeros to whole cache lines, and the code of
+/// each, of the same number of bytes for all.
 pub(crate) struct Rows {
     dim: usize,
     quads: Columns<UnsafeCell<Quad>>,
+    code_bytes: usize,
+    codes: Columns<UnsafeCell<CodeQuad>>,
     /// Rows below this number are written and never change.
     len: AtomicU32,
     /// What a model watches in place of the quads: one cell for each row.
@@ -36,9 +50,9 @@ pub(crate) struct Rows {
     watched: Columns<crate::sync::cell::UnsafeCell<()>>,
 }
 
-// SAFETY: the only cells are `quads` (and `watched`, their shadow). They are written by
+// SAFETY: the only cells are `quads` and `codes` (and `watched`, their shadow). They are written by
 // `RowsWriter::stage` alone, at the row number `len`, through `&mut` of the one writer, and read by
-// `Rows::get` alone, below `len`. `len` is raised with Release after the row is written and read
+// `Rows::get` and `Rows::code` alone, below `len`. `len` is raised with Release after the row is written and read
 // with Acquire before it is used, so each write happens before every read of the same row, and two
 // writes of a row are of one thread.
 unsafe impl Sync for Rows {}
@@ -51,14 +65,18 @@ pub(crate) struct RowsWriter {
 }
 
 impl Rows {
-    /// Empty rows of dimension `dim`, and the one writer of them.
-    pub(crate) fn new(dim: usize) -> (Arc<Self>, RowsWriter) {
+    /// Empty rows of dimension `dim` with codes of `code_bytes`, rounded up to whole cache lines,
+    /// and the one writer of them.
+    pub(crate) fn new(dim: usize, code_bytes: usize) -> (Arc<Self>, RowsWriter) {
+        let code_bytes = code_bytes.next_multiple_of(LINE_BYTES);
         let rows = Arc::new(Self {
             dim,
             quads: Columns::aligned(
                 dim.div_ceil(LINE_FLOATS) * (LINE_FLOATS / QUAD_FLOATS),
                 LINE_BYTES,
             ),
+            code_bytes,
+            codes: Columns::aligned(code_bytes / QUAD_BYTES, LINE_BYTES),
             len: AtomicU32::new(0),
             #[cfg(loom)]
             watched: Columns::new(1),
@@ -94,13 +112,32 @@ impl Rows {
         // of them, and `UnsafeCell<Quad>` has the layout of `Quad`.
         Some(unsafe { std::slice::from_raw_parts(quads.as_ptr().cast::<f32>(), self.dim) })
     }
+
+    /// Bytes of a code: a multiple of 64.
+    pub(crate) fn code_bytes(&self) -> usize {
+        self.code_bytes
+    }
+
+    /// The code of a published row.
+    #[inline]
+    pub(crate) fn code(&self, row: u32) -> Option<&[u8]> {
+        if row >= self.len() {
+            return None;
+        }
+        let quads: &[UnsafeCell<CodeQuad>] = self.codes.get(row)?;
+        #[cfg(loom)]
+        self.watched.first(row)?.with(|_| ());
+        // SAFETY: as in `get`. The quads are as many as fill `code_bytes`, without padding, and
+        // zeroed memory or a write before the row was published initialised them.
+        Some(unsafe { std::slice::from_raw_parts(quads.as_ptr().cast::<u8>(), self.code_bytes) })
+    }
 }
 
 impl RowsWriter {
-    /// Writes the next row, which readers do not see before [`RowsWriter::publish`], and returns
-    /// its number. Components past the dimension are ignored, missing ones are zero. Staging again
-    /// overwrites what was staged.
-    pub(crate) fn stage(&mut self, values: &[f32]) -> Result<u32, Full> {
+    /// Writes the next row and its code, which readers do not see before [`RowsWriter::publish`],
+    /// and returns its number. What is too long is cut, missing components and bytes are zero.
+    /// Staging again overwrites what was staged.
+    pub(crate) fn stage(&mut self, values: &[f32], code: &[u8]) -> Result<u32, Full> {
         let rows = &*self.rows;
         // Only this writer changes `len`.
         let row = rows.len.load(Ordering::Relaxed);
@@ -108,24 +145,25 @@ impl RowsWriter {
             return Err(Full::Rows);
         }
         rows.quads.reserve(row)?;
+        rows.codes.reserve(row)?;
         #[cfg(loom)]
         {
             rows.watched.reserve(row)?;
             rows.watched.first(row).ok_or(Full::Memory)?.with_mut(|_| ());
         }
         let quads: &[UnsafeCell<Quad>] = rows.quads.get(row).ok_or(Full::Memory)?;
+        let codes: &[UnsafeCell<CodeQuad>] = rows.codes.get(row).ok_or(Full::Memory)?;
         let values = values.get(..rows.dim).unwrap_or(values);
-        let start = UnsafeCell::raw_get(quads.as_ptr()).cast::<f32>();
-        let padding = quads.len() * QUAD_FLOATS - values.len();
-        // SAFETY: `quads` has room for `dim` floats or more, and there are `dim` values or fewer, so
-        // both parts lie inside it. The two do not overlap: a slice that comes from `Rows::get` lies
-        // below `len`, and rows lie apart.
-        // Writing through the pointer is what the cells allow, and it may reach all of them. No
-        // reference into this row exists: `get` gives none at or above `len`, and this row's number
-        // is `len`. No other thread writes: `self` is the only writer, borrowed mutably.
+        let code = code.get(..rows.code_bytes).unwrap_or(code);
+        let (first, first_of_code) = (quads.as_ptr(), codes.as_ptr());
+        // SAFETY: `quads` has room for `dim` floats or more, and there are `dim` values or fewer;
+        // `codes` has room for `code_bytes`, and the code has as many or fewer. No reference into
+        // this row exists: `get` and `code` give none at or above `len`, and this row's number is
+        // `len`; so what is copied from does not overlap it either. No other thread writes: `self`
+        // is the only writer, borrowed mutably.
         unsafe {
-            start.copy_from_nonoverlapping(values.as_ptr(), values.len());
-            start.add(values.len()).write_bytes(0, padding);
+            fill(UnsafeCell::raw_get(first).cast::<f32>(), quads.len() * QUAD_FLOATS, values);
+            fill(UnsafeCell::raw_get(first_of_code).cast::<u8>(), rows.code_bytes, code);
         }
         self.staged = true;
         Ok(row)
@@ -141,6 +179,19 @@ impl RowsWriter {
     }
 }
 
+/// Copies `values` to `start` and writes zeros after them, `length` in all.
+///
+/// # Safety
+/// `length` values at `start` may be written, `values` is no longer than that and does not overlap
+/// them, and zeroed memory is a value of `T`.
+unsafe fn fill<T: Copy>(start: *mut T, length: usize, values: &[T]) {
+    // SAFETY: by the contract of this function both parts lie in the `length` values.
+    unsafe {
+        start.copy_from_nonoverlapping(values.as_ptr(), values.len());
+        start.add(values.len()).write_bytes(0, length - values.len());
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -148,16 +199,22 @@ mod tests {
     #[test]
     fn rows_are_aligned_bit_for_bit_and_invisible_until_published() {
         for dim in [0, 1, 15, 16, 17, 40] {
-            let (rows, mut writer) = Rows::new(dim);
+            let (rows, mut writer) = Rows::new(dim, dim);
+            assert_eq!(rows.code_bytes(), dim.div_ceil(64) * 64);
             let values: Vec<f32> = (0..dim).map(|i| i as f32 - 0.5).collect();
             for expected in 0..3_000 {
-                let row = writer.stage(&values).unwrap();
+                let code = vec![expected as u8; dim];
+                let row = writer.stage(&values, &code).unwrap();
                 assert_eq!(row, expected);
-                assert!(rows.get(row).is_none());
+                assert!(rows.get(row).is_none() && rows.code(row).is_none());
                 writer.publish();
                 let got = rows.get(row).unwrap();
                 assert_eq!(got, values);
                 assert_eq!(got.as_ptr() as usize % 64, 0);
+                let got = rows.code(row).unwrap();
+                assert_eq!((&got[..dim], got.len()), (code.as_slice(), rows.code_bytes()));
+                assert_eq!(got.as_ptr() as usize % 64, 0);
+                assert!(got[dim..].iter().all(|byte| *byte == 0));
             }
             assert_eq!(rows.len(), 3_000);
         }
@@ -165,18 +222,19 @@ mod tests {
 
     #[test]
     fn staging_again_overwrites_and_short_rows_are_padded() {
-        let (rows, mut writer) = Rows::new(3);
-        writer.stage(&[1.0, 2.0, 3.0]).unwrap();
-        writer.stage(&[4.0]).unwrap();
+        let (rows, mut writer) = Rows::new(3, 2);
+        writer.stage(&[1.0, 2.0, 3.0], &[9; 100]).unwrap();
+        writer.stage(&[4.0], &[7]).unwrap();
         writer.publish();
         writer.publish();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows.get(0).unwrap(), [4.0, 0.0, 0.0]);
+        assert_eq!(rows.code(0).unwrap()[..3], [7, 0, 0]);
     }
 
     #[test]
     fn readers_on_other_threads_see_whole_rows() {
-        let (rows, mut writer) = Rows::new(24);
+        let (rows, mut writer) = Rows::new(24, 24);
         let count = if cfg!(miri) { 50 } else { 20_000 };
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -184,12 +242,13 @@ mod tests {
                     while rows.len() < count {
                         if let Some(last) = rows.len().checked_sub(1) {
                             assert_eq!(rows.get(last).unwrap(), [last as f32; 24]);
+                            assert_eq!(rows.code(last).unwrap()[..24], [last as u8; 24]);
                         }
                     }
                 });
             }
             for number in 0..count {
-                writer.stage(&[number as f32; 24]).unwrap();
+                writer.stage(&[number as f32; 24], &[number as u8; 24]).unwrap();
                 writer.publish();
             }
         });

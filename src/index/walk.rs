@@ -1,10 +1,8 @@
 //! What a walk through the graph needs to remember, kept from one walk to the next.
 
-use std::{
-    cell::Cell,
-    cmp::Reverse,
-    collections::{BinaryHeap, TryReserveError},
-};
+use std::{cell::Cell, cmp::Reverse, collections::BinaryHeap};
+
+use crate::kernels::Probe;
 
 /// A node and its distance; ordered by distance, then by row.
 ///
@@ -14,6 +12,7 @@ use std::{
 pub(super) struct Key(u64);
 
 impl Key {
+    #[inline]
     pub(super) fn new(distance: f32, row: u32) -> Self {
         // Adding 0 turns a -0 into +0, whose bits are the smallest.
         Self(u64::from((distance + 0.0).to_bits()) << 32 | u64::from(row))
@@ -23,30 +22,32 @@ impl Key {
         f32::from_bits((self.0 >> 32) as u32)
     }
 
+    #[inline]
     pub(super) fn row(self) -> u32 {
         self.0 as u32
     }
 }
 
-/// The memory of one walk.
+/// Which rows a walk came by.
 #[derive(Default)]
-pub(super) struct Scratch {
-    /// For each row the last walk that came by.
-    visited: Vec<u32>,
-    walk: u32,
-    /// Nodes seen whose neighbors have not been looked at, nearest on top.
-    pub(super) candidates: BinaryHeap<Reverse<Key>>,
-    /// The best accepted nodes so far, farthest on top.
-    pub(super) found: BinaryHeap<Key>,
-    /// `found` of a finished walk, nearest first.
-    pub(super) sorted: Vec<Key>,
+pub(super) struct Marks {
+    /// For each row the number of the last walk that came by. One byte, so that the marks of a
+    /// million rows stay in the cache; every 255 walks they are wiped.
+    visited: Vec<u8>,
+    walk: u8,
 }
 
-impl Scratch {
-    /// Begins a walk: nothing is visited, nothing is found.
-    pub(super) fn begin(&mut self) {
-        self.candidates.clear();
-        self.found.clear();
+impl Marks {
+    /// Begins a walk among rows below `rows_end`: nothing is visited.
+    pub(super) fn begin(&mut self, rows_end: u32) {
+        let len = rows_end as usize;
+        if len > self.visited.len() {
+            let more = len.next_power_of_two().max(1024) - self.visited.len();
+            // Without memory to remember with, walks pass the later rows by.
+            if self.visited.try_reserve_exact(more).is_ok() {
+                self.visited.resize(self.visited.len() + more, 0);
+            }
+        }
         self.walk = self.walk.checked_add(1).unwrap_or_else(|| {
             self.visited.fill(0);
             1
@@ -54,39 +55,142 @@ impl Scratch {
     }
 
     /// Whether this walk comes by `row` for the first time.
+    #[inline]
     pub(super) fn visit(&mut self, row: u32) -> bool {
-        let index = row as usize;
-        if index >= self.visited.len() && self.grow(index).is_err() {
-            // Without memory to remember with, the walk passes the row by.
-            return false;
+        let Some(last) = self.visited.get_mut(row as usize) else { return false };
+        // Without a branch: half of the neighbors of a node are new, in no order.
+        std::mem::replace(last, self.walk) != self.walk
+    }
+}
+
+/// The nearest nodes met so far, and which of them were left behind. A sorted array: it is short,
+/// and most of what is offered to it is too far and costs one comparison.
+#[derive(Default)]
+pub(super) struct Beam {
+    width: usize,
+    /// Keys, nearest first, moved up by one bit, the lowest of which says that the node's neighbors
+    /// were looked at. The highest bit of a key is free: distances have no sign.
+    entries: Vec<u64>,
+    /// All entries before this one were looked at.
+    next: usize,
+    /// The least of what is too far, once the beam is full.
+    limit: u64,
+    /// Nodes that may be walked over and not found, nearest on top.
+    passing: BinaryHeap<Reverse<Key>>,
+}
+
+impl Beam {
+    /// An empty beam for `width` nodes.
+    pub(super) fn begin(&mut self, width: usize) {
+        self.width = width.max(1);
+        self.entries.clear();
+        self.next = 0;
+        self.limit = u64::MAX;
+        self.passing.clear();
+    }
+
+    /// Whether a node of this key would be kept.
+    #[inline]
+    pub(super) fn admits(&self, key: Key) -> bool {
+        key.0 << 1 < self.limit
+    }
+
+    /// Keeps a node that the beam admits, in place of the farthest if the beam is full.
+    pub(super) fn insert(&mut self, key: Key) {
+        let entry = key.0 << 1;
+        let place = self.entries.partition_point(|other| *other < entry);
+        if self.entries.len() == self.width {
+            self.entries.pop();
         }
-        match self.visited.get_mut(index) {
-            Some(last) if *last != self.walk => {
-                *last = self.walk;
-                true
-            }
-            _ => false,
+        self.entries.insert(place.min(self.entries.len()), entry);
+        self.next = self.next.min(place);
+        if self.entries.len() == self.width {
+            self.limit = self.entries.last().map_or(u64::MAX, |last| last & !1);
         }
     }
 
-    fn grow(&mut self, index: usize) -> Result<(), TryReserveError> {
-        let len = (index + 1).next_power_of_two().max(1024);
-        self.visited.try_reserve_exact(len - self.visited.len())?;
-        self.visited.resize(len, 0);
-        Ok(())
+    /// Remembers a node that the beam admits but that must not be found.
+    pub(super) fn pass_over(&mut self, key: Key) {
+        self.passing.push(Reverse(key));
     }
 
-    /// Moves what was found to `sorted`, nearest first.
-    pub(super) fn sort_found(&mut self) {
-        self.sorted.clear();
-        self.sorted.extend(self.found.drain());
-        self.sorted.sort_unstable();
+    /// The nearest node whose neighbors were not looked at; they are after this.
+    pub(super) fn pop(&mut self) -> Option<Key> {
+        while self.entries.get(self.next).is_some_and(|entry| entry & 1 == 1) {
+            self.next += 1;
+        }
+        let nearest = self.entries.get(self.next).map(|entry| Key(entry >> 1));
+        if let Some(Reverse(passing)) = self.passing.peek().copied()
+            && self.admits(passing)
+            && nearest.is_none_or(|nearest| passing < nearest)
+        {
+            self.passing.pop();
+            return Some(passing);
+        }
+        if let Some(entry) = self.entries.get_mut(self.next) {
+            *entry |= 1;
+        }
+        nearest
     }
+
+    /// A guess at what [`Beam::pop`] will give: right unless something nearer is met.
+    pub(super) fn peek(&self) -> Option<Key> {
+        let rest = self.entries.get(self.next..)?;
+        rest.iter().find(|entry| **entry & 1 == 0).map(|entry| Key(entry >> 1))
+    }
+
+    /// What was found, nearest first.
+    pub(super) fn found(&self) -> impl Iterator<Item = Key> {
+        self.entries.iter().map(|entry| Key(entry >> 1))
+    }
+}
+
+/// The memory of one walk over one level.
+#[derive(Default)]
+pub(super) struct Trail {
+    pub(super) marks: Marks,
+    pub(super) beam: Beam,
+    /// Neighbors that are looked at together, and their keys.
+    pub(super) rows: Vec<u32>,
+    pub(super) keys: Vec<Key>,
+}
+
+/// Puts those of `neighbors`, `len` at most, into `rows` that the walk comes by for the first time.
+#[inline]
+pub(super) fn take_new(
+    marks: &mut Marks,
+    neighbors: impl Iterator<Item = u32>,
+    len: usize,
+    rows: &mut Vec<u32>,
+) {
+    rows.clear();
+    rows.resize(len, 0);
+    let mut count = 0;
+    for neighbor in neighbors {
+        // The next one overwrites what is not new.
+        if let Some(slot) = rows.get_mut(count) {
+            *slot = neighbor;
+        }
+        count += usize::from(marks.visit(neighbor));
+    }
+    rows.truncate(count);
+}
+
+/// The memory of one search.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) trail: Trail,
+    /// Where the walk starts from, as a code.
+    pub(super) probe: Probe,
+    /// One of two rows that are compared on the way.
+    pub(super) pair: Probe,
+    /// A code of one sign for each component, before it becomes a probe.
+    pub(super) signed: Vec<i8>,
 }
 
 thread_local! {
     /// One memory for each thread that searches, so that a walk in steady state allocates nothing.
-    /// Walks of different graphs share it: a walk's number is never used twice on a thread.
+    /// Walks of different graphs share it: a walk's number is not used twice without a wipe.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
@@ -116,15 +220,51 @@ mod tests {
 
     #[test]
     fn each_walk_visits_anew_even_when_the_count_of_walks_wraps() {
-        // The marks of the very first walk are still there when the count comes around.
-        let visited = vec![1; 6_000];
-        let mut scratch = Scratch { visited, walk: u32::MAX - 2, ..Scratch::default() };
-        for walk in 0..5 {
-            scratch.begin();
+        let mut marks = Marks::default();
+        for walk in 0..600 {
+            marks.begin(9_001);
             for row in [walk, 5_000 + walk, 9_000] {
-                assert!(scratch.visit(row));
-                assert!(!scratch.visit(row));
+                assert!(marks.visit(row), "walk {walk}, row {row}");
+                assert!(!marks.visit(row));
             }
         }
+    }
+
+    #[test]
+    fn a_beam_keeps_the_nearest_and_gives_each_once_nearest_first() {
+        let key = |distance: f32| Key::new(distance, distance as u32);
+        let mut beam = Beam::default();
+        beam.begin(3);
+        for distance in [5.0, 2.0, 9.0] {
+            assert!(beam.admits(key(distance)));
+            beam.insert(key(distance));
+        }
+        assert!(!beam.admits(key(9.0)) && !beam.admits(key(10.0)) && beam.admits(key(8.0)));
+        assert_eq!(beam.peek(), Some(key(2.0)));
+        assert_eq!(beam.pop(), Some(key(2.0)));
+        beam.insert(key(1.0));
+        assert_eq!(beam.pop(), Some(key(1.0)));
+        assert_eq!(beam.pop(), Some(key(5.0)));
+        assert_eq!(beam.pop(), None);
+        beam.insert(key(3.0));
+        assert_eq!(beam.pop(), Some(key(3.0)));
+        assert_eq!(beam.found().collect::<Vec<_>>(), [key(1.0), key(2.0), key(3.0)]);
+    }
+
+    #[test]
+    fn what_is_passed_over_is_given_in_its_turn_and_never_found() {
+        let key = |distance: f32| Key::new(distance, distance as u32);
+        let mut beam = Beam::default();
+        beam.begin(1);
+        beam.insert(key(4.0));
+        beam.pass_over(key(3.0));
+        beam.pass_over(key(2.0));
+        assert_eq!(beam.pop(), Some(key(2.0)));
+        assert_eq!(beam.pop(), Some(key(3.0)));
+        assert_eq!(beam.pop(), Some(key(4.0)));
+        // Beyond the beam nothing is walked over either.
+        beam.pass_over(key(5.0));
+        assert_eq!(beam.pop(), None);
+        assert_eq!(beam.found().collect::<Vec<_>>(), [key(4.0)]);
     }
 }

@@ -90,7 +90,6 @@ fn what_one_side_lacks_does_not_count() {
             let mut probe = Probe::with_path(path);
             probe.set_signed(&values);
             assert_eq!(probe.len(), len.next_multiple_of(BLOCK_BYTES));
-            assert_eq!(probe.is_empty(), len == 0);
             // The shortest of the four says how far all of them count, whichever it is.
             for short in 0..4 {
                 let mut codes = [&code[..], &code[64..], &code[3..], &code[1..]];

@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeBlock, ProbeBlock};
+use super::{BIAS, BLOCK_BYTES, CodeBlock, ProbeBlock};
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -37,6 +37,26 @@ fn load_128(bytes: &[u8; 16]) -> __m128i {
 fn step_512(sum: __m512i, probe: &ProbeBlock, code: &CodeBlock) -> __m512i {
     // The first factor is the unsigned one. It adds four products to each lane, without saturation.
     _mm512_dpbusd_epi32(sum, load_512(code), load_512(bytemuck::cast_ref(&probe.0)))
+}
+
+/// Writes the signed form of `code` to `signed`, which is as long, and returns its correction:
+/// `-128` times the sum of the components.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn sign_avx512vnni(code: &[CodeBlock], signed: &mut [ProbeBlock]) -> i32 {
+    let flip = _mm512_set1_epi8(i8::MIN);
+    let ones = _mm512_set1_epi8(1);
+    let mut sum = _mm512_setzero_si512();
+    for (code, ProbeBlock(signed)) in code.iter().zip(signed) {
+        let stored = load_512(code);
+        sum = _mm512_dpbusd_epi32(sum, stored, ones);
+        // SAFETY: this writes 64 bytes, those of the reference, and needs no alignment.
+        unsafe {
+            _mm512_storeu_si512(signed.as_mut_ptr().cast(), _mm512_xor_si512(stored, flip));
+        }
+    }
+    // Stored bytes are 128 more than components.
+    let bias = i32::try_from(code.len() * BLOCK_BYTES).unwrap_or(i32::MAX).wrapping_mul(BIAS);
+    _mm512_reduce_add_epi32(sum).wrapping_sub(bias).wrapping_mul(-BIAS)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]

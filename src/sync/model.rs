@@ -139,6 +139,11 @@ impl<T> DerefMut for RwLockWriteGuard<'_, T> {
     }
 }
 
+/// Runs `work` on this thread alone: the others would only read.
+pub fn in_parallel(_threads: usize, work: impl Fn() + Sync) {
+    work();
+}
+
 /// A running model thread.
 #[derive(Debug)]
 pub struct Thread(loom::thread::JoinHandle<()>);

@@ -49,6 +49,20 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a value that is not text".to_owned())
 }
 
+/// Runs `work` on this thread and on so many others that `threads` run it, and returns when all have
+/// returned. Where the system has no room for a thread, the others do its share.
+pub fn in_parallel(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for number in 1..threads {
+            let thread = std::thread::Builder::new().name(format!("tala-hnsw-{number}"));
+            if thread.spawn_scoped(scope, &work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
 /// A running thread.
 #[derive(Debug)]
 pub struct Thread(std::thread::JoinHandle<()>);

@@ -33,6 +33,7 @@ struct Stats {
     linked: u64,
     graph_nodes: u64,
     graph_dead: u64,
+    index_bytes: u64,
     segments: u64,
     segment_bytes: u64,
     /// Of all files in the directory.
@@ -51,6 +52,7 @@ impl Stats {
             linked: stats.linked,
             graph_nodes: stats.graph_nodes,
             graph_dead: stats.graph_dead,
+            index_bytes: stats.index_bytes,
             segments: stats.segments,
             segment_bytes: stats.segment_bytes,
             disk_bytes,
@@ -79,8 +81,11 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         (
             "graph",
             format!(
-                "{} rows linked since opening, {} nodes, {} of them dead",
-                stats.linked, stats.graph_nodes, stats.graph_dead
+                "{} rows linked since opening, {} nodes, {} of them dead; the index takes {}",
+                stats.linked,
+                stats.graph_nodes,
+                stats.graph_dead,
+                render::bytes(stats.index_bytes)
             ),
         ),
         ("segments", format!("{}, {}", stats.segments, render::bytes(stats.segment_bytes))),

@@ -37,7 +37,10 @@ impl Tala {
 
     /// Of the next engine.
     fn options(&self) -> EngineOptions {
-        StorageEngine::options(self.dim).m(self.m).ef_construction(self.ef_construction)
+        StorageEngine::options(self.dim)
+            .m(self.m)
+            .ef_construction(self.ef_construction)
+            .index_threads(self.threads)
     }
 
     fn insert_rows(&self, from: usize, to: usize) -> Result<(), Failure> {
@@ -84,12 +87,13 @@ impl Competitor for Tala {
             version: format!("{} of this tree", version_of("tala-store")),
             how: format!(
                 "in memory, public interface, default options, metrics on; insert_batch of {BATCH} \
-                 rows each with its whole record, then wait_indexed; one thread of its own links, \
-                 whatever number of threads inserts; any vector length, not only unit length"
+                 rows each with its whole record, then wait_indexed; as many threads of its own \
+                 link (index_threads) as insert; any vector length, not only unit length; says of \
+                 itself: StoreStats::index_bytes and the f32 rows"
             ),
             incremental: true,
             counts_visits: true,
-            reports_bytes: false,
+            reports_bytes: true,
             has_ef: true,
             links_later: true,
         }
@@ -131,6 +135,11 @@ impl Competitor for Tala {
             })?;
         }
         Ok(self.engine()?.wait_indexed()?)
+    }
+
+    fn reported_bytes(&self) -> Option<u64> {
+        let stats = self.engine().ok()?.stats();
+        Some(stats.index_bytes + stats.rows * 4 * self.dim as u64)
     }
 
     fn search(&self, query: &[f32], ef: usize, k: usize) -> Result<Self::Found, Failure> {

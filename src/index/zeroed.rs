@@ -1,0 +1,105 @@
+//! Zeroed memory that is not touched before it is used, in large pages where it is large.
+//!
+//! A walk reads codes and lists at random addresses. With pages of 4 KiB most of these reads miss
+//! the buffer of page addresses as well, and fetching ahead does not help with that; with pages of
+//! 2 MiB there are few enough to remember.
+
+#![allow(unsafe_code)]
+
+use std::{ops::Deref, ptr::NonNull};
+
+use memmap2::MmapMut;
+
+use super::columns::Full;
+
+/// Memory of this size or more is asked of the system in large pages.
+const LARGE_BYTES: usize = 2 << 20;
+
+/// What every map is aligned to, at least: the smallest page there is.
+const PAGE_BYTES_MIN: usize = 4096;
+
+/// So many values of zeroed memory.
+pub(super) struct Zeroed<T> {
+    start: NonNull<T>,
+    len: usize,
+    /// What is to be given back: a map, or memory of the allocator.
+    map: Option<MmapMut>,
+}
+
+// SAFETY: this owns its values as a `Box<[T]>` does, and hands out nothing but shared references.
+unsafe impl<T: Send> Send for Zeroed<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Zeroed<T> {}
+
+impl<T: bytemuck::Zeroable> Zeroed<T> {
+    /// `len` values, all of zeroed memory.
+    pub(super) fn new(len: usize) -> Result<Self, Full> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(Full::Memory)?;
+        if bytes >= LARGE_BYTES
+            && align_of::<T>() <= PAGE_BYTES_MIN
+            && let Ok(mut map) = MmapMut::map_anon(bytes)
+        {
+            advise_large(&map);
+            if let Some(start) = NonNull::new(map.as_mut_ptr().cast()) {
+                return Ok(Self { start, len, map: Some(map) });
+            }
+        }
+        let values: Box<[T]> = bytemuck::try_zeroed_slice_box(len).map_err(|()| Full::Memory)?;
+        let start = NonNull::from(Box::leak(values)).cast::<T>();
+        Ok(Self { start, len, map: None })
+    }
+}
+
+/// Asks for large pages. Where the system has none, small ones do.
+fn advise_large(map: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    #[cfg(not(target_os = "linux"))]
+    let _ = map;
+}
+
+impl<T> Deref for Zeroed<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `start` is that of `len` values that this owns: a box that was leaked for it, or a
+        // map, which is of `len` values, aligned to pages, and all zero, which is a value of `T`.
+        // Neither moves or goes before `self` does, and no exclusive reference is ever made.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Drop for Zeroed<T> {
+    fn drop(&mut self) {
+        if self.map.is_none() {
+            let values = NonNull::slice_from_raw_parts(self.start, self.len);
+            // SAFETY: this is what was leaked in `new`, and nobody has it any more.
+            drop(unsafe { Box::from_raw(values.as_ptr()) });
+        }
+        // A map goes by itself. Its values are not dropped, which zeroable ones do not need.
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn small_and_large_memory_is_zero_and_keeps_what_is_written() {
+        for len in [0, 1, 1_000, LARGE_BYTES / 8 - 1, LARGE_BYTES / 8, 1_000_000] {
+            let values = Zeroed::<AtomicU64>::new(len).unwrap();
+            assert_eq!(values.len(), len);
+            assert_eq!(values.map.is_some(), len * 8 >= LARGE_BYTES);
+            for (index, value) in values.iter().enumerate().step_by(511) {
+                assert_eq!(value.swap(index as u64 + 1, Ordering::Relaxed), 0);
+            }
+            for (index, value) in values.iter().enumerate().step_by(511) {
+                assert_eq!(value.load(Ordering::Relaxed), index as u64 + 1);
+            }
+        }
+        assert!(Zeroed::<AtomicU64>::new(usize::MAX).is_err());
+    }
+}

@@ -26,7 +26,7 @@ use super::{
     metric::Metric,
     point::{Coded, Point, Ruler},
     search::Best,
-    walk::{Key, Scratch, Trail, take_new, with_scratch},
+    walk::{Key, Scratch, Trail, add_new, with_scratch},
 };
 use crate::{
     distance::Vector,
@@ -43,6 +43,10 @@ pub(super) const TWIN: usize = 0;
 /// vector bit for bit ([`IDENTICAL`]) or only as good as that.
 pub(super) const UPPER: usize = 1;
 pub(super) const PLACE: usize = 2;
+
+/// Nodes whose neighbors are looked at together: while those of one are fetched, those of another
+/// are compared.
+const AT_ONCE: usize = 1;
 
 /// Rows that are fetched ahead of their turn when they are ranked.
 const RANKED_AHEAD: usize = 4;
@@ -404,6 +408,7 @@ impl<M: Metric> Graph<M> {
         keys.clear();
         keys.extend(entries.iter().filter(|entry| marks.visit(entry.row())));
         loop {
+            let mut is_done = true;
             for key in keys.iter().copied() {
                 if !beam.admits(key) {
                     continue;
@@ -416,12 +421,17 @@ impl<M: Metric> Graph<M> {
                     beam.pass_over(key);
                 }
             }
-            let Some(nearest) = beam.pop() else { break };
+            rows.clear();
+            for _ in 0..AT_ONCE {
+                let Some(nearest) = beam.pop() else { break };
+                let slots = self.slots(nearest.row(), level);
+                add_new(marks, linked(slots), slots.len(), rows);
+                is_done = false;
+            }
+            if is_done { break; }
             if let Some(next) = beam.peek() {
                 prefetch(self.slots(next.row(), level));
             }
-            let slots = self.slots(nearest.row(), level);
-            take_new(marks, linked(slots), slots.len(), rows);
             keys.clear();
             ruler.keys(rows, keys);
             seen.visited += keys.len();

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Codes that are fetched ahead of their turn.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 
 /// Rows that are looked at in one go: the neighbors of a node, mostly.
 const CHUNK: usize = 32;

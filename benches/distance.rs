@@ -10,8 +10,9 @@
 //!
 //! - `distance/codes_in_cache`, `distance/codes_from_memory`: the same for products of codes, of one
 //!   byte to the component, with each set of instructions that this processor has. `dot` takes one
-//!   row, `dots4` four in one pass, `prefetched dots4` asks for the next four before it.
-//! - `distance/quantize`: and what does it cost to make a code, or a probe of one?
+//!   row, `dots4` four in one pass, `prefetched dots4` asks for the next four before it; `coarse`
+//!   and `coarse4` read only the high half of each component.
+//! - `distance/quantize`: and what does it cost to make a code, to pack it, or to make a probe of one?
 //!
 //! `cosine walk` is what the graph measures by, `cosine rank` what answers are ranked by,
 //! `euclidean` what a `QueryEngine` does both by; `simsimd` are bare SIMD kernels, and `plain loop`
@@ -28,7 +29,8 @@ use criterion::{
 };
 use simsimd::SpatialSimilarity;
 use tala_store::rooms::{
-    Cosine, Euclidean, KernelPath, Metric, Probe, Vector, dot, dots4, prefetch, quantize,
+    Cosine, Euclidean, KernelPath, Metric, Probe, Vector, coarse, coarse4, code_bytes, dot, dots4,
+    pack, prefetch, quantize,
 };
 
 const DIMS: [usize; 5] = [64, 128, 384, 768, 1_536];
@@ -111,8 +113,12 @@ const LINE_BYTES: usize = 64;
 fn probe_and_memory(path: KernelPath, dim: usize, bytes: usize) -> (Probe, Vec<u8>) {
     let mut random = Random(5);
     let mut probe = Probe::with_path(path);
-    probe.set_code(&random_bytes(&mut random, dim));
+    probe.set_signed(&random_components(&mut random, dim));
     (probe, random_bytes(&mut random, bytes + LINE_BYTES))
+}
+
+fn random_components(random: &mut Random, dim: usize) -> Vec<i8> {
+    random_bytes(random, dim).into_iter().map(u8::cast_signed).collect()
 }
 
 /// The memory from where its first line begins, as rows do in a store.
@@ -128,19 +134,29 @@ fn random_bytes(random: &mut Random, len: usize) -> Vec<u8> {
 fn codes_in_cache(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("distance/codes_in_cache");
     for &dim in sized(&DIMS[..], &QUICK_DIMS) {
+        let bytes = code_bytes(dim);
         for path in KernelPath::available() {
-            let (probe, memory) = probe_and_memory(path, dim, 4 * dim);
+            let (probe, memory) = probe_and_memory(path, dim, 4 * bytes);
             let codes = lines(&memory);
-            group.throughput(Throughput::Bytes(dim as u64));
+            let four = |bytes_read: usize| {
+                let codes = black_box(codes);
+                [0, 1, 2, 3].map(|row| &codes[row * bytes..][..bytes_read])
+            };
+            group.throughput(Throughput::Bytes(bytes as u64));
             group.bench_function(BenchmarkId::new(format!("dot {path}"), dim), |bencher| {
-                bencher.iter(|| dot(black_box(&probe), black_box(&codes[..dim])));
+                bencher.iter(|| dot(black_box(&probe), black_box(&codes[..bytes])));
             });
-            group.throughput(Throughput::Bytes(4 * dim as u64));
+            group.throughput(Throughput::Bytes(bytes as u64 / 2));
+            group.bench_function(BenchmarkId::new(format!("coarse {path}"), dim), |bencher| {
+                bencher.iter(|| coarse(black_box(&probe), black_box(&codes[..bytes / 2])));
+            });
+            group.throughput(Throughput::Bytes(4 * bytes as u64));
             group.bench_function(BenchmarkId::new(format!("dots4 {path}"), dim), |bencher| {
-                bencher.iter(|| {
-                    let codes = black_box(codes);
-                    dots4(black_box(&probe), [0, 1, 2, 3].map(|row| &codes[row * dim..][..dim]))
-                });
+                bencher.iter(|| dots4(black_box(&probe), four(bytes)));
+            });
+            group.throughput(Throughput::Bytes(2 * bytes as u64));
+            group.bench_function(BenchmarkId::new(format!("coarse4 {path}"), dim), |bencher| {
+                bencher.iter(|| coarse4(black_box(&probe), four(bytes / 2)));
             });
         }
     }
@@ -150,26 +166,39 @@ fn codes_from_memory(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("distance/codes_from_memory");
     for &dim in sized(&DIMS[..], &QUICK_DIMS) {
         for path in KernelPath::available() {
-            let bytes = sized(320 << 20, 64 << 20);
+            let bytes = code_bytes(dim);
+            let memory_bytes = sized(320 << 20, 64 << 20);
             let world = LazyCell::new(|| {
-                let (probe, memory) = probe_and_memory(path, dim, bytes);
-                (probe, memory, Random(4).order(bytes / dim))
+                let (probe, memory) = probe_and_memory(path, dim, memory_bytes);
+                (probe, memory, Random(4).order(memory_bytes / bytes))
             });
-            group.throughput(Throughput::Bytes(4 * dim as u64));
-            for (name, is_prefetched) in [("dots4", false), ("prefetched dots4", true)] {
+            for (name, is_coarse, is_prefetched) in [
+                ("dots4", false, false),
+                ("prefetched dots4", false, true),
+                ("coarse4", true, false),
+                ("prefetched coarse4", true, true),
+            ] {
+                let bytes_read = if is_coarse { bytes / 2 } else { bytes };
+                group.throughput(Throughput::Bytes(4 * bytes_read as u64));
                 group.bench_function(BenchmarkId::new(format!("{name} {path}"), dim), |bencher| {
                     let (probe, memory, order) = &*world;
                     let codes = lines(memory);
                     let mut next = order.iter().cycle();
-                    let mut four =
-                        || [(); 4].map(|()| &codes[next.next().unwrap_or(&0) * dim..][..dim]);
+                    let mut four = || {
+                        [(); 4].map(|()| &codes[next.next().unwrap_or(&0) * bytes..][..bytes_read])
+                    };
                     let mut rows = four();
                     bencher.iter(|| {
                         let next_rows = four();
                         if is_prefetched {
                             next_rows.into_iter().for_each(prefetch);
                         }
-                        dots4(probe, std::mem::replace(&mut rows, next_rows))
+                        let rows = std::mem::replace(&mut rows, next_rows);
+                        if is_coarse {
+                            coarse4(probe, rows)
+                        } else {
+                            dots4(probe, rows).map(|dot| dot as f32)
+                        }
                     });
                 });
             }
@@ -190,8 +219,15 @@ fn making_codes(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("quantize huge", dim), |bencher| {
             bencher.iter(|| quantize(black_box(&huge), 1e30 * norm, &mut components));
         });
-        let code = random_bytes(&mut Random(7), dim);
+        let components = random_components(&mut Random(7), dim);
+        let mut code = vec![0; code_bytes(dim)];
+        group.bench_function(BenchmarkId::new("pack", dim), |bencher| {
+            bencher.iter(|| pack(black_box(&components), black_box(&mut code)));
+        });
         let mut probe = Probe::new();
+        group.bench_function(BenchmarkId::new("probe of components", dim), |bencher| {
+            bencher.iter(|| black_box(&mut probe).set_signed(black_box(&components)));
+        });
         group.bench_function(BenchmarkId::new("probe of a code", dim), |bencher| {
             bencher.iter(|| black_box(&mut probe).set_code(black_box(&code)));
         });

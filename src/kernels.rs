@@ -1,9 +1,20 @@
 //! Vectors of one byte to the component: how they are made of f32, and their dot products.
 //!
-//! A *code* is what is stored: `[u8]`, each component biased by 128 (stored = component + 128),
-//! padded with 128, a component of 0, to a multiple of 64 bytes. A [`Probe`] is a code made ready
-//! to be multiplied with many others. Products are sums of integers and exact: every instruction
-//! set gives the same result, bit for bit.
+//! A *code* is what is stored: `[u8]`, one byte to the component, in two halves. It is padded with
+//! components of 0 to whole *groups* of [`GROUP`] components. Of each component the biased value
+//! `u = component + 128`, in `1..=255` or also 0, is stored as two nibbles: its high one `u >> 4` in the
+//! first half of the code, the *high plane*, and its low one `u & 15` in the second half, the *low
+//! plane*. A group has 64 bytes of each plane:
+//!
+//! | bits of byte `j` of group `g` | nibble of component |
+//! |---|---|
+//! | 0 to 3 | `128 g + j` |
+//! | 4 to 7 | `128 g + 64 + j` |
+//!
+//! So who reads nothing but high planes reads half of the memory, and gets the *coarse* product.
+//!
+//! A [`Probe`] is a code made ready to be multiplied with many others. Products are sums of integers
+//! and exact: every instruction set gives the same result, bit for bit.
 //!
 //! [`quantize`] makes components of a vector of f32 and says how far they are from it.
 //!
@@ -25,19 +36,76 @@ mod x86;
 
 pub use quantize::{Quantized, quantize};
 
-/// Codes are padded to multiples of this: a cache line, and the widest vector there is.
-pub const BLOCK_BYTES: usize = 64;
+/// Codes are padded to multiples of this many components, and as many bytes.
+pub const GROUP: usize = 2 * BLOCK_BYTES;
+
+/// A cache line, and the widest vector there is: what a group has of each plane.
+const BLOCK_BYTES: usize = 64;
 
 /// What is added to a component to store it.
 const BIAS: i32 = 128;
 
-/// A block of a stored code.
-type CodeBlock = [u8; BLOCK_BYTES];
+/// Twice what a nibble of the high plane is raised by to be in the middle of what it stands for:
+/// of `16 H + L - 128`, the middle is `16 H + 7.5 - 128`.
+const MIDDLE_TWICE: i32 = 241;
 
-/// Signed components, where loading them never straddles two cache lines.
+/// What a group has of a plane.
+type PlaneBlock = [u8; BLOCK_BYTES];
+
+/// The signed components of a group, where loading them never straddles two cache lines. The first
+/// half belongs to the low nibbles of a plane, the second to the high ones.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct ProbeBlock([i8; BLOCK_BYTES]);
+struct ProbeGroup([[i8; BLOCK_BYTES]; 2]);
+
+impl ProbeGroup {
+    const ZERO: Self = Self([[0; BLOCK_BYTES]; 2]);
+}
+
+/// Bytes of the code of `dim` components: the next multiple of [`GROUP`].
+pub const fn code_bytes(dim: usize) -> usize {
+    dim.next_multiple_of(GROUP)
+}
+
+/// Writes the code of these components. What `code` has room for beyond them becomes 0; components
+/// beyond `code` do not count, and what `code` has past its last whole group stays as it is.
+pub fn pack(signed: &[i8], code: &mut [u8]) {
+    let plane_bytes = code.len() / GROUP * BLOCK_BYTES;
+    let (high, low) = code.split_at_mut(plane_bytes);
+    let planes = high.as_chunks_mut().0.iter_mut().zip(low.as_chunks_mut().0);
+    let mut rest = signed;
+    for (high, low) in planes {
+        let (values, others) = rest.split_at(rest.len().min(GROUP));
+        rest = others;
+        let mut group = ProbeGroup::ZERO;
+        let components = group.0.as_flattened_mut();
+        components[..values.len()].copy_from_slice(values);
+        pack_group(&group, high, low);
+    }
+}
+
+fn pack_group(
+    ProbeGroup([first, second]): &ProbeGroup,
+    high: &mut PlaneBlock,
+    low: &mut PlaneBlock,
+) {
+    for j in 0..BLOCK_BYTES {
+        let [first, second] = [bias(first[j]), bias(second[j])];
+        high[j] = first >> 4 | second & 0xF0;
+        low[j] = first & 0x0F | second << 4;
+    }
+}
+
+/// Adding 128 modulo 256 flips the highest bit.
+fn bias(component: i8) -> u8 {
+    component.cast_unsigned() ^ 0x80
+}
+
+/// Both planes of a code, the high one first.
+#[inline(always)]
+fn planes(code: &[PlaneBlock]) -> (&[PlaneBlock], &[PlaneBlock]) {
+    code.split_at(code.len() / 2)
+}
 
 /// The instructions that products are computed with. One that this processor does not have cannot
 /// be named: all values come from [`Path::available`].
@@ -127,10 +195,9 @@ impl fmt::Display for Path {
 /// setting it again allocates nothing unless the code is longer than any before.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    blocks: Vec<ProbeBlock>,
-    /// `-128` times the sum of the components: what is left to add when all of them were multiplied
-    /// with stored bytes in place of components.
-    correction: i32,
+    groups: Vec<ProbeGroup>,
+    /// The sum of the components.
+    sum: i32,
     path: Path,
 }
 
@@ -148,89 +215,107 @@ impl Probe {
 
     /// A probe without components, for these instructions.
     pub fn with_path(path: Path) -> Self {
-        Self { blocks: Vec::new(), correction: 0, path }
+        Self { groups: Vec::new(), sum: 0, path }
     }
 
-    /// Takes these components, padded with 0 to a multiple of [`BLOCK_BYTES`].
+    /// Takes these components, padded with 0 to a multiple of [`GROUP`].
     pub fn set_signed(&mut self, values: &[i8]) {
-        self.set(values, |value| value);
+        self.groups.clear();
+        self.groups.extend(values.chunks(GROUP).map(|values| {
+            let mut group = ProbeGroup::ZERO;
+            let components = group.0.as_flattened_mut();
+            components[..values.len()].copy_from_slice(values);
+            group
+        }));
+        self.sum = portable::sum(&self.groups);
     }
 
-    /// Takes the components of a stored code, padded like those of [`Probe::set_signed`].
+    /// Takes the components of a stored code, of its whole groups.
     pub fn set_code(&mut self, code: &[u8]) {
+        let code = whole_groups(code);
+        self.groups.resize(code.len() / 2, ProbeGroup::ZERO);
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        if self.path.0 == Instructions::Avx512Vnni
-            && let (code, []) = code.as_chunks()
-        {
-            self.blocks.resize(code.len(), ProbeBlock([0; BLOCK_BYTES]));
+        if self.path.0 == Instructions::Avx512Vnni {
             // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
-            self.correction = unsafe { x86::sign_avx512vnni(code, &mut self.blocks) };
+            self.sum = unsafe { x86::unpack_avx512vnni(code, &mut self.groups) };
             return;
         }
-        // Taking 128 away modulo 256 flips the highest bit.
-        self.set(code, |byte| (byte ^ 0x80) as i8);
+        portable::unpack(code, &mut self.groups);
+        self.sum = portable::sum(&self.groups);
     }
 
-    /// Number of components, padding included: a multiple of [`BLOCK_BYTES`].
+    /// Number of components, padding included: a multiple of [`GROUP`].
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.blocks.len() * BLOCK_BYTES
-    }
-
-    fn set<T: Copy>(&mut self, values: &[T], signed: impl Fn(T) -> i8) {
-        let (whole, rest) = values.as_chunks::<BLOCK_BYTES>();
-        self.blocks.clear();
-        self.blocks.extend(whole.iter().map(|block| ProbeBlock(block.map(&signed))));
-        if !rest.is_empty() {
-            let mut block = [0; BLOCK_BYTES];
-            for (component, value) in block.iter_mut().zip(rest) {
-                *component = signed(*value);
-            }
-            self.blocks.push(ProbeBlock(block));
-        }
-        // A block's sum is within 64 * 128 = 2^13 of 0.
-        let block_sum = |block: &ProbeBlock| block.0.iter().map(|v| i16::from(*v)).sum::<i16>();
-        let sum = self.blocks.iter().map(|block| i32::from(block_sum(block)));
-        self.correction = sum.fold(0, i32::wrapping_add).wrapping_mul(-BIAS);
+        self.groups.len() * GROUP
     }
 }
 
-// How large sums get: a component, also that of the stored byte 0, is within 128 = 2^7 of 0, so a
-// product is within 2^14, and 65,536 = 2^16 of them are within 2^30: the result fits an i32.
-//
-// Multiplying with stored bytes gives partial sums within 255 * 128 * 2^16 < 2^31, and the
-// correction is within 128 * 128 * 2^16 = 2^30. Their sum may leave i32 on the way, but all
-// additions wrap: they are exact modulo 2^32, and so is the result, which fits. Past 65,536
-// components results may wrap, on every path alike.
+/// The blocks of the planes of a code, one and the same number of each.
+#[inline(always)]
+fn whole_groups(code: &[u8]) -> &[PlaneBlock] {
+    let (blocks, _) = code.as_chunks();
+    &blocks[..blocks.len() / 2 * 2]
+}
 
-/// The dot product of the components: the sum of `probe[i] * (code[i] - 128)`.
+// All paths compute two sums, of products with what is stored as it is stored:
+//
+//     whole  = sum of probe[i] * (16 H[i] + L[i])
+//     coarse = sum of probe[i] * 16 H[i]
+//
+// of which the products that are wanted follow:
+//
+//     whole - 128 * sum of probe[i]  =  sum of probe[i] * (16 H[i] + L[i] - 128)
+//     2 coarse - 241 * sum of probe[i]  =  2 * sum of probe[i] * (16 H[i] + 7.5 - 128)
+//
+// How large they get: a component is within 128 = 2^7 of 0, that of the stored byte 0 too, so 65,536
+// = 2^16 products of two of them are within 2^30 of 0. `2 (16 H + 7.5 - 128)` is within 241 of 0, so
+// 2^16 products of it are within 241 * 2^23 < 2^31. Both fit an i32. What is computed on the way may
+// leave i32, but it is only added, subtracted and multiplied modulo 2^32: so the results are exact
+// modulo 2^32, and as they fit, exact. Past 65,536 components results may wrap, on every path alike.
+
+/// The product of the components, of the sum of products with stored bytes.
+#[inline(always)]
+fn without_bias(whole: i32, probe_sum: i32) -> i32 {
+    whole.wrapping_sub(probe_sum.wrapping_mul(BIAS))
+}
+
+/// The coarse product, of the sum of products with high nibbles. It is rounded once, to f32: half of
+/// an integer in f32 is exact.
+#[inline(always)]
+fn in_the_middle(coarse: i32, probe_sum: i32) -> f32 {
+    let twice = coarse.wrapping_mul(2).wrapping_sub(probe_sum.wrapping_mul(MIDDLE_TWICE));
+    0.5 * twice as f32
+}
+
+/// The dot product of the components: the sum of `probe[i] * component[i]`.
 ///
-/// It runs over the components that both have, in whole blocks: what `code` has past its last
-/// multiple of [`BLOCK_BYTES`] does not count. Exact for up to 65,536 components.
+/// It runs over the components that both have, in whole groups: what `code` has past its last
+/// multiple of [`GROUP`] bytes does not count. Exact for up to 65,536 components.
 #[inline]
 pub fn dot(probe: &Probe, code: &[u8]) -> i32 {
-    let (code, _) = code.as_chunks();
-    if code.len() < probe.blocks.len() {
-        // The correction is that of the whole probe.
-        return portable::dot(&probe.blocks, code);
+    let code = whole_groups(code);
+    let groups = probe.groups.as_slice();
+    if code.len() / 2 < groups.len() {
+        let groups = &groups[..code.len() / 2];
+        return without_bias(portable::dot(groups, code), portable::sum(groups));
     }
-    match probe.path.0 {
+    let whole = match probe.path.0 {
         // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::Avx512Vnni => unsafe {
-            x86::dot_avx512vnni(&probe.blocks, probe.correction, code)
-        },
+        Instructions::Avx512Vnni => unsafe { x86::dot_avx512vnni(groups, code) },
         // SAFETY: as above.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::AvxVnni => unsafe { x86::dot_avxvnni(&probe.blocks, probe.correction, code) },
+        Instructions::AvxVnni => unsafe { x86::avxvnni::dot(groups, code) },
         // SAFETY: as above.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::Avx2 => unsafe { x86::dot_avx2(&probe.blocks, probe.correction, code) },
+        Instructions::Avx2 => unsafe { x86::avx2::dot(groups, code) },
         // SAFETY: as above.
         #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
-        Instructions::Neon => unsafe { neon::dot(&probe.blocks, code) },
-        Instructions::Portable => portable::dot(&probe.blocks, code),
-    }
+        Instructions::Neon => unsafe { neon::dot(groups, code) },
+        Instructions::Portable => portable::dot(groups, code),
+    };
+    without_bias(whole, probe.sum)
 }
 
 /// Four times [`dot`] in one pass, over the components that the probe and all four codes have. It
@@ -238,32 +323,94 @@ pub fn dot(probe: &Probe, code: &[u8]) -> i32 {
 #[inline]
 pub fn dots4(probe: &Probe, codes: [&[u8]; 4]) -> [i32; 4] {
     let [a, b, c, d] = codes;
-    let (a, b, c, d) = (a.as_chunks().0, b.as_chunks().0, c.as_chunks().0, d.as_chunks().0);
-    let blocks = probe.blocks.as_slice();
-    let len = blocks.len();
-    if a.len() < len || b.len() < len || c.len() < len || d.len() < len {
-        // The correction is that of the whole probe.
-        return portable::dots4(blocks, a, b, c, d);
+    let (a, b, c, d) = (whole_groups(a), whole_groups(b), whole_groups(c), whole_groups(d));
+    let groups = probe.groups.as_slice();
+    let len = a.len().min(b.len()).min(c.len()).min(d.len()) / 2;
+    if len < groups.len() {
+        let groups = &groups[..len];
+        let sum = portable::sum(groups);
+        return [a, b, c, d].map(|code| without_bias(portable::dot(groups, code), sum));
     }
-    match probe.path.0 {
+    let wholes = match probe.path.0 {
         // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::Avx512Vnni => unsafe {
-            x86::dots4_avx512vnni(blocks, probe.correction, a, b, c, d)
-        },
+        Instructions::Avx512Vnni => unsafe { x86::dots4_avx512vnni(groups, a, b, c, d) },
         // SAFETY: as above.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::AvxVnni => unsafe {
-            x86::dots4_avxvnni(blocks, probe.correction, a, b, c, d)
-        },
+        Instructions::AvxVnni => unsafe { x86::avxvnni::dots4(groups, a, b, c, d) },
         // SAFETY: as above.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::Avx2 => unsafe { x86::dots4_avx2(blocks, probe.correction, a, b, c, d) },
+        Instructions::Avx2 => unsafe { x86::avx2::dots4(groups, a, b, c, d) },
         // SAFETY: as above.
         #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
-        Instructions::Neon => unsafe { neon::dots4(blocks, a, b, c, d) },
-        Instructions::Portable => portable::dots4(blocks, a, b, c, d),
+        Instructions::Neon => unsafe { neon::dots4(groups, a, b, c, d) },
+        Instructions::Portable => [a, b, c, d].map(|code| portable::dot(groups, code)),
+    };
+    wholes.map(|whole| without_bias(whole, probe.sum))
+}
+
+/// The dot product where of each component of a code only the high nibble is known, and the middle
+/// of what it may be stands for it: the sum of `probe[i] * (16 * high[i] + 7.5 - 128)`.
+///
+/// `high_plane` is the first half of a code; its rest is not read. It runs over the components that
+/// both have, in whole groups: blocks of 64 bytes. For up to 65,536 components it is the f32 that is
+/// nearest to the sum.
+#[inline]
+#[cfg_attr(not(feature = "internals"), allow(dead_code))]
+pub fn coarse(probe: &Probe, high_plane: &[u8]) -> f32 {
+    let (plane, _) = high_plane.as_chunks();
+    let groups = probe.groups.as_slice();
+    if plane.len() < groups.len() {
+        let groups = &groups[..plane.len()];
+        return in_the_middle(portable::coarse(groups, plane), portable::sum(groups));
     }
+    let coarse = match probe.path.0 {
+        // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::Avx512Vnni => unsafe { x86::coarse_avx512vnni(groups, plane) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::AvxVnni => unsafe { x86::avxvnni::coarse(groups, plane) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::Avx2 => unsafe { x86::avx2::coarse(groups, plane) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        Instructions::Neon => unsafe { neon::coarse(groups, plane) },
+        Instructions::Portable => portable::coarse(groups, plane),
+    };
+    in_the_middle(coarse, probe.sum)
+}
+
+/// Four times [`coarse`] in one pass, over the components that the probe and all four planes have.
+#[inline]
+#[cfg_attr(not(feature = "internals"), allow(dead_code))]
+pub fn coarse4(probe: &Probe, high_planes: [&[u8]; 4]) -> [f32; 4] {
+    let [a, b, c, d] = high_planes;
+    let (a, b, c, d) = (a.as_chunks().0, b.as_chunks().0, c.as_chunks().0, d.as_chunks().0);
+    let groups = probe.groups.as_slice();
+    let len = a.len().min(b.len()).min(c.len()).min(d.len());
+    if len < groups.len() {
+        let groups = &groups[..len];
+        let sum = portable::sum(groups);
+        return [a, b, c, d].map(|plane| in_the_middle(portable::coarse(groups, plane), sum));
+    }
+    let coarse = match probe.path.0 {
+        // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::Avx512Vnni => unsafe { x86::coarse4_avx512vnni(groups, a, b, c, d) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::AvxVnni => unsafe { x86::avxvnni::coarse4(groups, a, b, c, d) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::Avx2 => unsafe { x86::avx2::coarse4(groups, a, b, c, d) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        Instructions::Neon => unsafe { neon::coarse4(groups, a, b, c, d) },
+        Instructions::Portable => [a, b, c, d].map(|plane| portable::coarse(groups, plane)),
+    };
+    coarse.map(|coarse| in_the_middle(coarse, probe.sum))
 }
 
 /// Most lines that one [`prefetch`] asks for: processors keep track of few more at a time.

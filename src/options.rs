@@ -163,7 +163,7 @@ impl EngineOptions {
 
     /// How many rows may wait to be linked into the graph; when that many do, inserters wait (and
     /// `try_insert` is refused) until the index has caught up. A batch above the limit goes when
-    /// nothing waits. Every search scans the waiting rows, 50 ns each at dimension 384. Default
+    /// nothing waits. Every search scans the waiting rows, some 20 ns each at dimension 384. Default
     /// 100,000.
     pub fn index_lag_max(mut self, rows: usize) -> Self {
         self.index_lag_max = rows;

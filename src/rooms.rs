@@ -64,7 +64,10 @@ mod parts {
     pub use crate::{
         distance::Vector,
         index::metric::{Cosine, Euclidean, Metric},
-        kernels::{Path as KernelPath, Probe, Quantized, dot, dots4, prefetch, quantize},
+        kernels::{
+            Path as KernelPath, Probe, Quantized, coarse, coarse4, code_bytes, dot, dots4, pack,
+            prefetch, quantize,
+        },
         metrics::TrackedRwLock,
         wal::Stamp,
     };

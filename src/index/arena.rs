@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     distance::Vector,
-    kernels::{Quantized, prefetch, quantize},
+    kernels::{Quantized, code_bytes, pack, prefetch, quantize},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -27,9 +27,6 @@ const DIED: usize = 1;
 const ID_HIGH: usize = 2;
 const ID_LOW: usize = 3;
 const MARKS: usize = 4;
-
-/// How a component of 0 is stored in a code; see [`crate::kernels`].
-const CODE_ZERO: u8 = 128;
 
 /// The values of an entry of `Arena::codings`: scale and error.
 const CODING: usize = 2;
@@ -63,7 +60,7 @@ pub struct ArenaWriter {
 impl Arena {
     /// An empty arena of vectors `[f32; dim]`, and the one writer of it.
     pub fn new(dim: usize) -> (Arc<Self>, ArenaWriter) {
-        Self::with_code_bytes(dim, dim)
+        Self::with_code_bytes(dim, code_bytes(dim))
     }
 
     /// As [`Arena::new`], for a graph that walks over the vectors themselves.
@@ -73,7 +70,7 @@ impl Arena {
 
     fn with_code_bytes(dim: usize, code_bytes: usize) -> (Arc<Self>, ArenaWriter) {
         let (rows, writer) = Rows::new(dim, code_bytes);
-        let code = vec![CODE_ZERO; rows.code_bytes()];
+        let code = vec![0; rows.code_bytes()];
         let arena = Arc::new(Self {
             rows,
             norms: Columns::new(1),
@@ -83,7 +80,7 @@ impl Arena {
             killed_count: AtomicU32::new(0),
             live_count: AtomicU32::new(0),
         });
-        let signed = vec![0; code_bytes];
+        let signed = vec![0; if code_bytes == 0 { 0 } else { dim }];
         (Arc::clone(&arena), ArenaWriter { arena, rows: writer, signed, code })
     }
 
@@ -132,6 +129,13 @@ impl Arena {
     #[inline]
     pub fn code(&self, row: u32) -> Option<&[u8]> {
         self.rows.code(row)
+    }
+
+    /// The half of a published row's code that has the high halves of its components.
+    #[inline]
+    pub fn high_code(&self, row: u32) -> Option<&[u8]> {
+        let code = self.rows.code(row)?;
+        code.get(..code.len() / 2)
     }
 
     /// What the components of a published row's code are multiplied by to give a unit vector.
@@ -238,10 +242,7 @@ impl ArenaWriter {
         let mut coding = Quantized { scale: 0.0, error: 0.0 };
         if arena.has_codes() {
             coding = quantize(vector.values(), vector.norm(), &mut self.signed);
-            for (byte, component) in self.code.iter_mut().zip(&self.signed) {
-                // Adding 128 modulo 256 flips the highest bit.
-                *byte = component.cast_unsigned() ^ CODE_ZERO;
-            }
+            pack(&self.signed, &mut self.code);
         }
         let row = self.rows.stage(vector.values(), &self.code)?;
         arena.norms.reserve(row)?;

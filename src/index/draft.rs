@@ -7,6 +7,7 @@ use super::{
     link::{GraphWriter, State, level_of},
     metric::Metric,
     point::{Coded, Ruler, distance_of},
+    trust::Doubt,
     walk::{Key, Scratch, Trail, with_scratch},
 };
 use crate::{
@@ -27,8 +28,8 @@ const TWIN_CHECKS: usize = 8;
 pub struct Draft {
     pub(super) row: u32,
     pub(super) turn: Turn,
-    /// Whether codes tell the row's neighbors apart, where that was looked at.
-    pub(super) doubt: Option<bool>,
+    /// What does not tell the row's neighbors apart, where that was looked at.
+    pub(super) doubt: Option<Doubt>,
 }
 
 pub(super) enum Turn {
@@ -95,23 +96,19 @@ impl<M: Metric> GraphWriter<M> {
             }
             self.add_from_batch(first..row, &ruler, trail, &mut candidates);
             let lowest = candidates.first().map_or(&[][..], Vec::as_slice);
-            if let Some(twin) = self.twin(
-                row,
-                lowest
-                    .first()
-                    .copied()
-                    .into_iter()
-                    .chain(seen.nearest)
-                    .chain(lowest.iter().copied()),
-            ) {
+            // The nearest of all may be dead, and a twin all the same.
+            let nearest = seen.nearest.and_then(|nearest| ruler.key(nearest.row()));
+            let is_near = |key: &Key| lowest.first().is_none_or(|first| key <= first);
+            let met = nearest.filter(is_near).into_iter().chain(lowest.iter().copied());
+            if let Some(twin) = self.twin(row, met) {
                 return draft(Turn::Twin(twin));
             }
-            let doubt = self.doubt(row, lowest);
+            let doubt = self.doubt(row, &ruler, lowest);
             if let Some(lowest) = candidates.first_mut()
                 && lowest.is_empty()
             {
                 // Nothing alive to link to: a dead node makes the new one reachable.
-                lowest.extend(seen.nearest);
+                lowest.extend(nearest);
             }
             let lists = candidates
                 .iter()
@@ -162,14 +159,16 @@ impl<M: Metric> GraphWriter<M> {
         let accept = |node| self.is_alive(node);
         let ef = self.params().ef_construction;
         self.graph.walk_level(trail, ruler, entries, level, ef, accept, seen);
-        trail.beam.found().collect()
+        let mut found: Vec<Key> = trail.beam.found().collect();
+        ruler.refine(&mut trail.rows, &mut found);
+        found
     }
 
     /// The first of the rows met, nearest first, that `row` is a twin of.
     fn twin(&self, row: u32, met: impl Iterator<Item = Key>) -> Option<u32> {
         let arena = &self.graph.arena;
         let vector = arena.vector(RowId(row))?;
-        let is_coded = self.graph.walks_codes();
+        let is_coded = self.graph.sight().detail().is_some();
         let (scale, error) = arena.coding(row).unwrap_or_default();
         let coded = Coded { scale, error };
         met.take(TWIN_CHECKS)
@@ -193,7 +192,7 @@ impl<M: Metric> GraphWriter<M> {
     /// that of a wider beam.
     pub(super) fn select(&self, candidates: &[Key], max: usize, pair: &mut Probe) -> Vec<Key> {
         let arena = &self.graph.arena;
-        let is_coded = self.graph.walks_codes();
+        let is_coded = self.graph.sight().detail().is_some();
         let mut kept: Vec<Key> = Vec::with_capacity(max);
         let mut kept_codes: Vec<(&[u8], f32)> = Vec::new();
         for candidate in candidates {
@@ -227,8 +226,9 @@ impl<M: Metric> GraphWriter<M> {
 /// Whether the candidate, whose code and scale are `probe`, is as near to the base as to any of
 /// `kept`, or nearer.
 fn is_nearest_of(candidate: Key, (probe, scale): (&Probe, f32), kept: &[(&[u8], f32)]) -> bool {
-    let is_nearer =
-        |dot: i32, kept_scale: f32| distance_of(dot, scale, kept_scale) < candidate.distance();
+    let is_nearer = |dot: i32, kept_scale: f32| {
+        distance_of(dot as f32, scale, kept_scale) < candidate.distance()
+    };
     let (fours, rest) = kept.as_chunks::<4>();
     let mut fours = fours.iter();
     !fours.any(|four| {

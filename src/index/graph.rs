@@ -26,7 +26,8 @@ use super::{
     metric::Metric,
     point::{Coded, Point, Ruler},
     search::Best,
-    walk::{Key, Scratch, Trail, add_new, with_scratch},
+    trust::Sight,
+    walk::{Key, Scratch, Trail, take_new, with_scratch},
 };
 use crate::{
     distance::Vector,
@@ -43,10 +44,6 @@ pub(super) const TWIN: usize = 0;
 /// vector bit for bit ([`IDENTICAL`]) or only as good as that.
 pub(super) const UPPER: usize = 1;
 pub(super) const PLACE: usize = 2;
-
-/// Nodes whose neighbors are looked at together: while those of one are fetched, those of another
-/// are compared.
-const AT_ONCE: usize = 1;
 
 /// Rows that are fetched ahead of their turn when they are ranked.
 const RANKED_AHEAD: usize = 4;
@@ -105,8 +102,8 @@ pub struct Graph<M> {
     pub(super) buried: Columns<AtomicU32>,
     /// Whether any such bit was ever set.
     pub(super) any_buried: AtomicU32,
-    /// Whether walks compare vectors though there are codes; see [`super::trust`].
-    pub(super) distrusts_codes: AtomicU32,
+    /// The bits of a [`Sight`], where there are codes.
+    pub(super) sight: AtomicU32,
     pub(super) counts: Counts,
     pub(super) metric: PhantomData<fn() -> M>,
 }
@@ -176,20 +173,24 @@ impl<M: Metric> Graph<M> {
         }
     }
 
-    /// Whether walks compare codes.
-    pub fn walks_codes(&self) -> bool {
-        // Whoever walks over the vectors a moment longer, or over the codes, finds the same rows.
-        M::HAS_CODES && self.arena.has_codes() && self.distrusts_codes.load(Ordering::Relaxed) == 0
+    /// What walks compare.
+    pub(super) fn sight(&self) -> Sight {
+        if !M::HAS_CODES || !self.arena.has_codes() {
+            return Sight::Vectors;
+        }
+        // Whoever looks at more a moment longer, or at less, finds the same rows.
+        Sight::from_bits(self.sight.load(Ordering::Relaxed))
     }
 
     /// Distances from a row; `probe` is its memory.
     pub(super) fn ruler_at<'a>(&'a self, row: u32, probe: &'a mut Probe) -> Option<Ruler<'a, M>> {
         let arena = &*self.arena;
-        let point = if self.walks_codes() {
-            probe.set_code(arena.code(row)?);
-            Point::Coded(probe, arena.scale(row)?)
-        } else {
-            Point::Exact(arena.vector(RowId(row))?)
+        let point = match self.sight().detail() {
+            Some(detail) => {
+                probe.set_code(arena.code(row)?);
+                Point::Coded(probe, arena.scale(row)?, detail)
+            }
+            None => Point::Exact(arena.vector(RowId(row))?),
         };
         Some(Ruler::new(arena, point))
     }
@@ -209,12 +210,12 @@ impl<M: Metric> Graph<M> {
             let Scratch { trail, probe, signed, .. } = scratch;
             let mut coded = None;
             let mut point = Point::Exact(query);
-            if self.walks_codes() {
+            if let Some(detail) = self.sight().detail() {
                 signed.resize(query.values().len(), 0);
                 let Quantized { scale, error } = quantize(query.values(), query.norm(), signed);
                 probe.set_signed(signed);
                 coded = Some(Coded { scale, error });
-                point = Point::Coded(probe, scale);
+                point = Point::Coded(probe, scale, detail);
             }
             let ruler = Ruler::new(&self.arena, point);
             let Some(entry) = self.descend(&ruler, 0, trail, &mut seen) else { return };
@@ -226,6 +227,7 @@ impl<M: Metric> Graph<M> {
             }
             trail.keys.clear();
             trail.keys.extend(trail.beam.found());
+            ruler.refine(&mut trail.rows, &mut trail.keys);
             self.rank(&trail.keys, query, coded, &accept, best);
         });
         self.rank_placeless(query, &accept, best);
@@ -377,7 +379,7 @@ impl<M: Metric> Graph<M> {
                 trail.rows.clear();
                 trail.rows.extend(self.neighbors(before.row(), above));
                 trail.keys.clear();
-                ruler.keys(&trail.rows, &mut trail.keys);
+                ruler.keys_on_walk(&trail.rows, &mut trail.keys);
                 seen.visited += trail.keys.len();
                 nearest = trail.keys.iter().copied().fold(nearest, Key::min);
                 if nearest == before {
@@ -408,7 +410,6 @@ impl<M: Metric> Graph<M> {
         keys.clear();
         keys.extend(entries.iter().filter(|entry| marks.visit(entry.row())));
         loop {
-            let mut is_done = true;
             for key in keys.iter().copied() {
                 if !beam.admits(key) {
                     continue;
@@ -421,19 +422,14 @@ impl<M: Metric> Graph<M> {
                     beam.pass_over(key);
                 }
             }
-            rows.clear();
-            for _ in 0..AT_ONCE {
-                let Some(nearest) = beam.pop() else { break };
-                let slots = self.slots(nearest.row(), level);
-                add_new(marks, linked(slots), slots.len(), rows);
-                is_done = false;
-            }
-            if is_done { break; }
+            let Some(nearest) = beam.pop() else { break };
             if let Some(next) = beam.peek() {
                 prefetch(self.slots(next.row(), level));
             }
+            let slots = self.slots(nearest.row(), level);
+            take_new(marks, linked(slots), slots.len(), rows);
             keys.clear();
-            ruler.keys(rows, keys);
+            ruler.keys_on_walk(rows, keys);
             seen.visited += keys.len();
         }
     }

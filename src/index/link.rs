@@ -15,7 +15,7 @@ use super::{
     graph::{ALIKE, Counts, Entry, Graph, GraphParams, IDENTICAL, NONE, PLACE, TWIN},
     metric::Metric,
     repair::Repair,
-    trust::Trust,
+    trust::{Sight, Trust},
     walk::{Key, Scratch, with_scratch},
 };
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -123,7 +123,7 @@ impl<M: Metric> GraphWriter<M> {
             upper: Columns::aligned(params.m, LINE_BYTES),
             buried: Columns::new(1),
             any_buried: AtomicU32::new(0),
-            distrusts_codes: AtomicU32::new(0),
+            sight: AtomicU32::new(Sight::default().bits()),
             entry: AtomicU64::new(0),
             placeless: AtomicU32::new(NONE),
             counts: Counts::default(),
@@ -179,9 +179,7 @@ impl<M: Metric> GraphWriter<M> {
         let row = draft.row;
         plan.row = Some(row);
         self.trust.vote(draft.doubt);
-        if self.trust.is_lost() {
-            self.graph.distrusts_codes.store(1, Ordering::Relaxed);
-        }
+        self.graph.sight.store(self.trust.sight().bits(), Ordering::Relaxed);
         if !matches!(draft.turn, Turn::Dead) {
             self.graph.reserve(row)?;
         }

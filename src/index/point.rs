@@ -1,9 +1,9 @@
 //! What distances are measured from, and how.
 //!
-//! A walk compares codes: one byte to the component, a quarter of the memory that has to be
-//! fetched, which is what a walk costs. It is the distance of the vectors that the codes stand for,
-//! so equal codes are at distance 0 and the graph is that of those vectors. What is found is ranked
-//! again by the vectors themselves.
+//! What a walk costs is the memory that it fetches. So it compares the high halves of codes, four
+//! bits to the component: an eighth of the vectors. What it found is compared by whole codes, one
+//! byte to the component, and of that, what can be in the answer by the vectors themselves. Neighbors
+//! are chosen by whole codes.
 //!
 //! # How far a code may be off
 //! Let `u` and `v` be unit vectors, `U` and `V` what their codes stand for, and `|u - U| <= e`,
@@ -11,7 +11,7 @@
 //! `|u.v - U.V| <= e + (1 + e) f`: [`bound`]. That is exact, and wide: the error of a code points
 //! somewhere among `dim` dimensions and hardly ever along the other vector. [`likely`] is three
 //! standard deviations of the error if it points anywhere with equal chance, `3 sqrt((e^2 + f^2) /
-//! dim)`: enough for what is approximate anyway.
+//! dim)`: enough for what is approximate anyway. Both are about whole codes.
 
 use std::marker::PhantomData;
 
@@ -19,7 +19,7 @@ use super::{arena::Arena, metric::Metric, walk::Key};
 use crate::{
     distance::Vector,
     ids::RowId,
-    kernels::{Probe, dot, dots4, prefetch},
+    kernels::{Probe, coarse, coarse4, dot, dots4, prefetch},
 };
 
 /// Codes that are fetched ahead of their turn.
@@ -36,8 +36,18 @@ const ROUNDING: f32 = 2e-6;
 pub(super) enum Point<'a> {
     /// A vector; distances are those of the metric.
     Exact(Vector<'a>),
-    /// The code of a vector and its scale; distances are by cosine, between codes.
-    Coded(&'a Probe, f32),
+    /// The code of a vector and its scale; distances are by cosine, between codes. Walks compare so
+    /// much of them.
+    Coded(&'a Probe, f32, Detail),
+}
+
+/// How much of the codes of rows is compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Detail {
+    /// The high half of each component.
+    High,
+    /// Everything.
+    Whole,
 }
 
 /// The code of a query.
@@ -77,9 +87,9 @@ impl<'a, M: Metric> Ruler<'a, M> {
     pub(super) fn key(&self, row: u32) -> Option<Key> {
         let distance = match self.point {
             Point::Exact(vector) => M::distance(vector, self.arena.vector(RowId(row))?),
-            Point::Coded(probe, scale) => {
+            Point::Coded(probe, scale, _) => {
                 let code = self.arena.code(row)?;
-                distance_of(dot(probe, code), scale, self.arena.scale(row)?)
+                distance_of(dot(probe, code) as f32, scale, self.arena.scale(row)?)
             }
         };
         Some(Key::new(distance, row))
@@ -87,48 +97,95 @@ impl<'a, M: Metric> Ruler<'a, M> {
 
     /// Appends the keys of `rows`; of rows that are not there, none.
     pub(super) fn keys(&self, rows: &[u32], keys: &mut Vec<Key>) {
-        let Point::Coded(probe, scale) = self.point else {
+        self.keys_in(rows, Detail::Whole, keys);
+    }
+
+    /// As [`Ruler::keys`], as exact as walks need it.
+    pub(super) fn keys_on_walk(&self, rows: &[u32], keys: &mut Vec<Key>) {
+        let detail = match self.point {
+            Point::Exact(_) => Detail::Whole,
+            Point::Coded(_, _, detail) => detail,
+        };
+        self.keys_in(rows, detail, keys);
+    }
+
+    /// Makes keys of a walk those of [`Ruler::keys`], and sorts them.
+    pub(super) fn refine(&self, rows: &mut Vec<u32>, keys: &mut Vec<Key>) {
+        if matches!(self.point, Point::Coded(_, _, Detail::High)) {
+            rows.clear();
+            rows.extend(keys.iter().map(|key| key.row()));
+            keys.clear();
+            self.keys(rows, keys);
+            keys.sort_unstable();
+        }
+    }
+
+    pub(super) fn keys_in(&self, rows: &[u32], detail: Detail, keys: &mut Vec<Key>) {
+        let Point::Coded(probe, scale, _) = self.point else {
             keys.extend(rows.iter().filter_map(|row| self.key(*row)));
             return;
         };
         keys.reserve(rows.len());
         for rows in rows.chunks(CHUNK) {
-            self.keys_of_codes(probe, scale, rows, keys);
+            match detail {
+                Detail::High => self.keys_by(
+                    rows,
+                    |row| self.arena.high_code(row),
+                    |code| coarse(probe, code),
+                    |codes| coarse4(probe, codes),
+                    scale,
+                    keys,
+                ),
+                Detail::Whole => self.keys_by(
+                    rows,
+                    |row| self.arena.code(row),
+                    |code| dot(probe, code) as f32,
+                    |codes| dots4(probe, codes).map(|dot| dot as f32),
+                    scale,
+                    keys,
+                ),
+            }
         }
     }
 
-    /// [`Ruler::keys`] of [`CHUNK`] rows at most, by codes.
-    fn keys_of_codes(&self, probe: &Probe, scale: f32, rows: &[u32], keys: &mut Vec<Key>) {
+    /// The keys of [`CHUNK`] rows at most, by products of codes.
+    #[inline]
+    fn keys_by(
+        &self,
+        rows: &[u32],
+        code_of: impl Fn(u32) -> Option<&'a [u8]>,
+        product: impl Fn(&[u8]) -> f32,
+        products: impl Fn([&[u8]; 4]) -> [f32; 4],
+        scale: f32,
+        keys: &mut Vec<Key>,
+    ) {
         let mut codes: [&[u8]; CHUNK] = [&[]; CHUNK];
         for (code, row) in codes.iter_mut().zip(rows) {
-            *code = self.arena.code(*row).unwrap_or_default();
+            *code = code_of(*row).unwrap_or_default();
         }
         let codes = codes.get(..rows.len()).unwrap_or_default();
         codes.iter().take(AHEAD).for_each(|code| prefetch(code));
         let mut ahead = codes.iter().skip(AHEAD);
         let ((fours, rest), (codes, rest_codes)) = (rows.as_chunks::<4>(), codes.as_chunks::<4>());
+        let mut push = |row, product| {
+            if let Some(row_scale) = self.arena.scale(row) {
+                keys.push(Key::new(distance_of(product, scale, row_scale), row));
+            }
+        };
         for (four, codes) in fours.iter().zip(codes) {
             ahead.by_ref().take(4).for_each(|code| prefetch(code));
-            let [a, b, c, d] = *codes;
-            for (row, dot) in four.iter().zip(dots4(probe, [a, b, c, d])) {
-                self.push_key(*row, dot, scale, keys);
+            for (row, product) in four.iter().zip(products(*codes)) {
+                push(*row, product);
             }
         }
         for (row, code) in rest.iter().zip(rest_codes) {
-            self.push_key(*row, dot(probe, code), scale, keys);
-        }
-    }
-
-    #[inline]
-    fn push_key(&self, row: u32, dot: i32, scale: f32, keys: &mut Vec<Key>) {
-        if let Some(row_scale) = self.arena.scale(row) {
-            keys.push(Key::new(distance_of(dot, scale, row_scale), row));
+            push(*row, product(code));
         }
     }
 }
 
-/// Cosine distance of two codes whose dot product is `dot`.
+/// Cosine distance of two codes with this product of components.
 #[inline]
-pub(super) fn distance_of(dot: i32, scale: f32, row_scale: f32) -> f32 {
-    (1.0 - dot as f32 * (scale * row_scale)).max(0.0)
+pub(super) fn distance_of(product: f32, scale: f32, row_scale: f32) -> f32 {
+    (1.0 - product * (scale * row_scale)).max(0.0)
 }

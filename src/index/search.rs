@@ -149,7 +149,7 @@ fn scan_codes<M: Metric>(
         let dots = dots4(probe, four.map(|row| arena.code(row).unwrap_or_default()));
         for (row, dot) in four.into_iter().zip(dots) {
             let (row_scale, error) = arena.coding(row).unwrap_or_default();
-            let distance = distance_of(dot, coded.scale, row_scale);
+            let distance = distance_of(dot as f32, coded.scale, row_scale);
             let is_far = best
                 .worst()
                 .is_some_and(|cost| distance - coded.bound(error) > M::distance_of(cost));

@@ -1,12 +1,18 @@
-//! Whether codes are good enough to walk by.
+//! How much walks have to compare.
 //!
-//! A code is right to about a hundredth of a vector's length. Among vectors that differ by less (a
-//! dense clump, few dimensions, one coordinate that dwarfs all others) a walk over codes finds
-//! anybody of the clump, and ranking what it found cannot mend that. So while rows are linked, the
-//! distances of codes are held against those of the vectors now and then, and where they no longer
-//! tell the nearest rows from the others, the graph is walked by vectors from then on.
+//! The high half of a code is right to about a seventh of a vector's length, a whole code to about a
+//! hundredth, spread over all dimensions. Among vectors that differ by less (a dense clump, few
+//! dimensions, one coordinate that dwarfs all others) a walk finds anybody of the clump, and ranking
+//! what it found cannot mend that. So while rows are linked, their distances by codes are held
+//! against those of the vectors now and then, and where they no longer tell the nearest rows from
+//! the others, walks look at more from then on.
 
-use super::{graph::Graph, link::GraphWriter, metric::Metric, walk::Key};
+use super::{
+    link::GraphWriter,
+    metric::Metric,
+    point::{Detail, Ruler},
+    walk::Key,
+};
 use crate::ids::RowId;
 
 /// One row in this many is looked at.
@@ -16,51 +22,120 @@ const SAMPLED: u32 = 8;
 const COMPARED: usize = 16;
 
 /// The neighbors of a node are chosen among so many of the nearest, mostly, and the answer of an
-/// ordinary query lies among them.
+/// ordinary query lies among them: whole codes have to tell the first from the last.
 const NEAR: usize = 32;
 
-/// How many standard errors have to fit between the nearest and the last of those.
+/// The beam of an ordinary query ends at so many of the nearest: high halves have to tell the first
+/// from the last.
+const BEAM: usize = 64;
+
+/// How many standard errors have to fit between the two.
 const MARGIN: f32 = 3.0;
 
 /// So many of the last 32 rows looked at must be in doubt.
 const DOUBTS_MAX: u32 = 12;
 
-/// The last votes, one bit each: whether codes were in doubt.
+/// What walks compare.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) enum Sight {
+    /// The high halves of codes.
+    #[default]
+    High,
+    /// Whole codes.
+    Whole,
+    /// Vectors.
+    Vectors,
+}
+
+impl Sight {
+    pub(super) fn bits(self) -> u32 {
+        self as u32
+    }
+
+    pub(super) fn from_bits(bits: u32) -> Self {
+        [Self::High, Self::Whole]
+            .into_iter()
+            .find(|sight| sight.bits() == bits)
+            .unwrap_or(Self::Vectors)
+    }
+
+    /// How much of codes that is; `None` for vectors.
+    pub(super) fn detail(self) -> Option<Detail> {
+        match self {
+            Self::High => Some(Detail::High),
+            Self::Whole => Some(Detail::Whole),
+            Self::Vectors => None,
+        }
+    }
+}
+
+/// What does not tell the neighbors of a row apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Doubt {
+    pub(super) of_high: bool,
+    pub(super) of_whole: bool,
+}
+
+/// The last votes, one bit each: whether there was a doubt.
 #[derive(Default)]
 pub(super) struct Trust {
-    doubts: u32,
+    sight: Sight,
+    doubts_of_high: u32,
+    doubts_of_whole: u32,
 }
 
 impl Trust {
-    pub(super) fn vote(&mut self, doubt: Option<bool>) {
-        if let Some(doubt) = doubt {
-            self.doubts = self.doubts << 1 | u32::from(doubt);
+    pub(super) fn vote(&mut self, doubt: Option<Doubt>) {
+        let Some(doubt) = doubt else { return };
+        self.doubts_of_high = self.doubts_of_high << 1 | u32::from(doubt.of_high);
+        self.doubts_of_whole = self.doubts_of_whole << 1 | u32::from(doubt.of_whole);
+        if self.doubts_of_whole.count_ones() >= DOUBTS_MAX {
+            self.sight = Sight::Vectors;
+        } else if self.doubts_of_high.count_ones() >= DOUBTS_MAX {
+            self.sight = self.sight.max(Sight::Whole);
         }
     }
 
-    /// Whether walks should compare vectors.
-    pub(super) fn is_lost(&self) -> bool {
-        self.doubts.count_ones() >= DOUBTS_MAX
+    /// What walks should compare. It never becomes less: part of the graph may need it.
+    pub(super) fn sight(&self) -> Sight {
+        self.sight
     }
 }
 
 impl<M: Metric> GraphWriter<M> {
-    /// Whether codes fail to tell the nearest of `candidates`, which are sorted, from those at the
-    /// end of the neighborhood; `None` where that is not looked at.
-    pub(super) fn doubt(&self, row: u32, candidates: &[Key]) -> Option<bool> {
-        let graph: &Graph<M> = self.graph();
-        if !row.is_multiple_of(SAMPLED) || !graph.walks_codes() {
+    /// What fails to tell the nearest of `candidates`, which are sorted, from later ones; `None` where
+    /// that is not looked at.
+    pub(super) fn doubt(
+        &self,
+        row: u32,
+        ruler: &Ruler<'_, M>,
+        candidates: &[Key],
+    ) -> Option<Doubt> {
+        let graph = &**self.graph();
+        if !row.is_multiple_of(SAMPLED) || graph.sight() == Sight::Vectors {
             return None;
         }
-        let spread = candidates.get(NEAR - 1)?.distance() - candidates.first()?.distance();
-        let vector = graph.arena().vector(RowId(row))?;
         let compared = candidates.get(..COMPARED)?;
-        let errors = compared.iter().filter_map(|key| {
-            let exact = M::distance(vector, graph.arena().vector(RowId(key.row()))?);
-            Some((exact - key.distance()).powi(2))
-        });
-        let deviation = (errors.sum::<f32>() / COMPARED as f32).sqrt();
-        Some(MARGIN * deviation > spread)
+        let vector = graph.arena().vector(RowId(row))?;
+        let rows: Vec<u32> = compared.iter().map(|key| key.row()).collect();
+        let mut by_high = Vec::with_capacity(COMPARED);
+        ruler.keys_in(&rows, Detail::High, &mut by_high);
+        let deviation = |keys: &[Key]| {
+            let errors = keys.iter().filter_map(|key| {
+                let exact = M::distance(vector, graph.arena().vector(RowId(key.row()))?);
+                Some((exact - key.distance()).powi(2))
+            });
+            (errors.sum::<f32>() / COMPARED as f32).sqrt()
+        };
+        let spread = |count: usize| {
+            let last = candidates.get(count - 1).or(candidates.last());
+            last.zip(compared.first())
+                .map_or(0.0, |(last, first)| last.distance() - first.distance())
+        };
+        Some(Doubt {
+            of_high: MARGIN * deviation(&by_high) > spread(BEAM),
+            of_whole: MARGIN * deviation(compared) > spread(NEAR),
+        })
     }
 }
 
@@ -69,14 +144,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trust_is_lost_by_many_doubts_among_the_last_votes_and_not_by_few() {
+    fn walks_look_at_more_after_many_doubts_among_the_last_votes_and_not_after_few() {
+        let doubt = |of_high, of_whole| Some(Doubt { of_high, of_whole });
         let mut trust = Trust::default();
         for vote in 0..1_000 {
-            trust.vote(Some(vote % 4 == 0));
+            trust.vote(doubt(vote % 4 == 0, vote % 4 == 1));
             trust.vote(None);
-            assert!(!trust.is_lost());
+            assert_eq!(trust.sight(), Sight::High);
         }
-        (0..DOUBTS_MAX).for_each(|_| trust.vote(Some(true)));
-        assert!(trust.is_lost());
+        (0..DOUBTS_MAX).for_each(|_| trust.vote(doubt(true, false)));
+        assert_eq!(trust.sight(), Sight::Whole);
+        (0..DOUBTS_MAX).for_each(|_| trust.vote(doubt(true, true)));
+        assert_eq!(trust.sight(), Sight::Vectors);
+        (0..100).for_each(|_| trust.vote(doubt(true, false)));
+        assert_eq!(trust.sight(), Sight::Vectors, "a graph keeps what it needed once");
+        for sight in [Sight::High, Sight::Whole, Sight::Vectors] {
+            assert_eq!(Sight::from_bits(sight.bits()), sight);
+        }
     }
 }

@@ -155,16 +155,17 @@ pub(super) struct Trail {
     pub(super) keys: Vec<Key>,
 }
 
-/// Adds those of `neighbors`, `len` at most, to `rows` that the walk comes by for the first time.
+/// Puts those of `neighbors`, `len` at most, into `rows` that the walk comes by for the first time.
 #[inline]
-pub(super) fn add_new(
+pub(super) fn take_new(
     marks: &mut Marks,
     neighbors: impl Iterator<Item = u32>,
     len: usize,
     rows: &mut Vec<u32>,
 ) {
-    let mut count = rows.len();
-    rows.resize(count + len, 0);
+    rows.clear();
+    rows.resize(len, 0);
+    let mut count = 0;
     for neighbor in neighbors {
         // The next one overwrites what is not new.
         if let Some(slot) = rows.get_mut(count) {

@@ -1,19 +1,18 @@
 //! Products with the vector instructions of x86-64.
 //!
-//! All of them multiply the signed components of the probe with the stored bytes as they are, which
-//! is `128 * probe[i]` too much for each, and begin with the correction in one lane. So codes must
-//! be as long as the probe; what they have beyond does not count.
+//! All of them multiply the signed components of the probe with what is stored, as it is stored. The
+//! codes are as long as the probe or longer; what they have beyond does not count.
 //!
 //! The functions are safe where the processor has the features they enable, which the caller
 //! answers for. Loads go through references to as many bytes as are loaded.
 
 use std::arch::x86_64::*;
 
-use super::{BIAS, BLOCK_BYTES, CodeBlock, ProbeBlock};
+use super::{BIAS, GROUP, PlaneBlock, ProbeGroup, planes};
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_512(bytes: &CodeBlock) -> __m512i {
+fn load_512(bytes: &PlaneBlock) -> __m512i {
     // SAFETY: this reads 64 bytes, those of the reference, and needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
@@ -25,75 +24,171 @@ fn load_256(bytes: &[u8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
+/// Both halves of the components of a group.
 #[inline]
-#[target_feature(enable = "avx2")]
-fn load_128(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: this reads 16 bytes, those of the reference, and needs no alignment.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+#[target_feature(enable = "avx512f")]
+fn probe_512(ProbeGroup([first, second]): &ProbeGroup) -> [__m512i; 2] {
+    [load_512(bytemuck::cast_ref(first)), load_512(bytemuck::cast_ref(second))]
 }
 
+/// The stored bytes of both halves of a group.
+///
+/// Putting bytes together and multiplying twice takes fewer instructions, and of those that multiply
+/// half as many, than multiplying four times with nibbles.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn step_512(sum: __m512i, probe: &ProbeBlock, code: &CodeBlock) -> __m512i {
-    // The first factor is the unsigned one. It adds four products to each lane, without saturation.
-    _mm512_dpbusd_epi32(sum, load_512(code), load_512(bytemuck::cast_ref(&probe.0)))
+#[target_feature(enable = "avx512f,avx512bw")]
+fn stored_512(high: &PlaneBlock, low: &PlaneBlock) -> [__m512i; 2] {
+    /// Bits of the second operand where those of the first are set, of the third elsewhere.
+    const SELECT: i32 = 0xCA;
+    let (high, low) = (load_512(high), load_512(low));
+    let mask = _mm512_set1_epi8(0xF0_u8.cast_signed());
+    // What is shifted into a byte from its neighbor is not selected.
+    [
+        _mm512_ternarylogic_epi32::<SELECT>(mask, _mm512_slli_epi16::<4>(high), low),
+        _mm512_ternarylogic_epi32::<SELECT>(mask, high, _mm512_srli_epi16::<4>(low)),
+    ]
 }
 
-/// Writes the signed form of `code` to `signed`, which is as long, and returns its correction:
-/// `-128` times the sum of the components.
+/// Writes the components of `code` to `groups`, which are as many, and returns their sum.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn sign_avx512vnni(code: &[CodeBlock], signed: &mut [ProbeBlock]) -> i32 {
+pub(super) fn unpack_avx512vnni(code: &[PlaneBlock], groups: &mut [ProbeGroup]) -> i32 {
     let flip = _mm512_set1_epi8(i8::MIN);
     let ones = _mm512_set1_epi8(1);
-    let mut sum = _mm512_setzero_si512();
-    for (code, ProbeBlock(signed)) in code.iter().zip(signed) {
-        let stored = load_512(code);
-        sum = _mm512_dpbusd_epi32(sum, stored, ones);
-        // SAFETY: this writes 64 bytes, those of the reference, and needs no alignment.
-        unsafe {
-            _mm512_storeu_si512(signed.as_mut_ptr().cast(), _mm512_xor_si512(stored, flip));
+    let mut sums = [_mm512_setzero_si512(); 2];
+    let (high, low) = planes(code);
+    for (ProbeGroup(halves), (high, low)) in groups.iter_mut().zip(high.iter().zip(low)) {
+        let stored = stored_512(high, low);
+        for ((half, stored), sum) in halves.iter_mut().zip(stored).zip(&mut sums) {
+            *sum = _mm512_dpbusd_epi32(*sum, stored, ones);
+            // SAFETY: this writes 64 bytes, those of the reference, and needs no alignment.
+            unsafe {
+                _mm512_storeu_si512(half.as_mut_ptr().cast(), _mm512_xor_si512(stored, flip));
+            }
         }
     }
     // Stored bytes are 128 more than components.
-    let bias = i32::try_from(code.len() * BLOCK_BYTES).unwrap_or(i32::MAX).wrapping_mul(BIAS);
-    _mm512_reduce_add_epi32(sum).wrapping_sub(bias).wrapping_mul(-BIAS)
+    let bias = i32::try_from(groups.len() * GROUP).unwrap_or(i32::MAX).wrapping_mul(BIAS);
+    _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1])).wrapping_sub(bias)
+}
+
+/// Adds the products with the bytes of a group. Two chains of additions, since one would wait for
+/// itself.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn step_512(
+    [first, second]: [__m512i; 2],
+    probe: [__m512i; 2],
+    (high, low): (&PlaneBlock, &PlaneBlock),
+) -> [__m512i; 2] {
+    let stored = stored_512(high, low);
+    // The first factor is the unsigned one. It adds four products to each lane, without saturation.
+    [
+        _mm512_dpbusd_epi32(first, stored[0], probe[0]),
+        _mm512_dpbusd_epi32(second, stored[1], probe[1]),
+    ]
+}
+
+/// Adds the products with the nibbles of a group, of which the second are 16 times too large.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn coarse_step_512(
+    [first, second]: [__m512i; 2],
+    probe: [__m512i; 2],
+    high: &PlaneBlock,
+) -> [__m512i; 2] {
+    let high = load_512(high);
+    let (low_bits, high_bits) = (_mm512_set1_epi8(0x0F), _mm512_set1_epi8(0xF0_u8.cast_signed()));
+    [
+        _mm512_dpbusd_epi32(first, _mm512_and_si512(high, low_bits), probe[0]),
+        _mm512_dpbusd_epi32(second, _mm512_and_si512(high, high_bits), probe[1]),
+    ]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn dot_avx512vnni(probe: &[ProbeBlock], correction: i32, code: &[CodeBlock]) -> i32 {
-    let code = code.get(..probe.len()).unwrap_or(code);
-    let ((probe, probe_rest), (code, code_rest)) = (probe.as_chunks(), code.as_chunks());
-    // Two chains of additions, since one would wait for itself.
-    let mut even = _mm512_zextsi128_si512(_mm_cvtsi32_si128(correction));
-    let mut odd = _mm512_setzero_si512();
-    for ([probe_even, probe_odd], [code_even, code_odd]) in probe.iter().zip(code) {
-        even = step_512(even, probe_even, code_even);
-        odd = step_512(odd, probe_odd, code_odd);
+pub(super) fn dot_avx512vnni(groups: &[ProbeGroup], code: &[PlaneBlock]) -> i32 {
+    let (high, low) = planes(code);
+    let mut sums = [_mm512_setzero_si512(); 2];
+    for (group, code) in groups.iter().zip(high.iter().zip(low)) {
+        sums = step_512(sums, probe_512(group), code);
     }
-    if let ([probe], [code]) = (probe_rest, code_rest) {
-        even = step_512(even, probe, code);
-    }
-    _mm512_reduce_add_epi32(_mm512_add_epi32(even, odd))
+    _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn dots4_avx512vnni(
-    probe: &[ProbeBlock],
-    correction: i32,
-    row_a: &[CodeBlock],
-    row_b: &[CodeBlock],
-    row_c: &[CodeBlock],
-    row_d: &[CodeBlock],
+    groups: &[ProbeGroup],
+    row_a: &[PlaneBlock],
+    row_b: &[PlaneBlock],
+    row_c: &[PlaneBlock],
+    row_d: &[PlaneBlock],
 ) -> [i32; 4] {
-    let start = _mm512_zextsi128_si512(_mm_cvtsi32_si128(correction));
-    let (mut a, mut b, mut c, mut d) = (start, start, start, start);
-    let blocks = probe.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
-    for ((((probe, code_a), code_b), code_c), code_d) in blocks {
+    let zero = [_mm512_setzero_si512(); 2];
+    let (mut a, mut b, mut c, mut d) = (zero, zero, zero, zero);
+    let [row_a, row_b, row_c, row_d] = [row_a, row_b, row_c, row_d].map(|row| {
+        let (high, low) = planes(row);
+        high.iter().zip(low)
+    });
+    let groups = groups.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
+    for ((((group, code_a), code_b), code_c), code_d) in groups {
+        let probe = probe_512(group);
         a = step_512(a, probe, code_a);
         b = step_512(b, probe, code_b);
         c = step_512(c, probe, code_c);
         d = step_512(d, probe, code_d);
     }
+    add_lanes_512([
+        _mm512_add_epi32(a[0], a[1]),
+        _mm512_add_epi32(b[0], b[1]),
+        _mm512_add_epi32(c[0], c[1]),
+        _mm512_add_epi32(d[0], d[1]),
+    ])
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn coarse_avx512vnni(groups: &[ProbeGroup], plane: &[PlaneBlock]) -> i32 {
+    let mut sums = [_mm512_setzero_si512(); 2];
+    for (group, high) in groups.iter().zip(plane) {
+        sums = coarse_step_512(sums, probe_512(group), high);
+    }
+    _mm512_reduce_add_epi32(times_16_and_once(sums))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn coarse4_avx512vnni(
+    groups: &[ProbeGroup],
+    row_a: &[PlaneBlock],
+    row_b: &[PlaneBlock],
+    row_c: &[PlaneBlock],
+    row_d: &[PlaneBlock],
+) -> [i32; 4] {
+    let zero = [_mm512_setzero_si512(); 2];
+    let (mut a, mut b, mut c, mut d) = (zero, zero, zero, zero);
+    let groups = groups.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
+    for ((((group, high_a), high_b), high_c), high_d) in groups {
+        let probe = probe_512(group);
+        a = coarse_step_512(a, probe, high_a);
+        b = coarse_step_512(b, probe, high_b);
+        c = coarse_step_512(c, probe, high_c);
+        d = coarse_step_512(d, probe, high_d);
+    }
+    add_lanes_512([
+        times_16_and_once(a),
+        times_16_and_once(b),
+        times_16_and_once(c),
+        times_16_and_once(d),
+    ])
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn times_16_and_once([first, second]: [__m512i; 2]) -> __m512i {
+    _mm512_add_epi32(_mm512_slli_epi32::<4>(first), second)
+}
+
+/// The sum of the lanes of each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn add_lanes_512([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
     // Interleaving and adding halves the lanes of two sums at once: after two rounds each 128 bits
     // have one lane of every sum.
     let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -111,92 +206,207 @@ fn lanes_of_four(abcd: __m256i) -> [i32; 4] {
     bytemuck::cast(_mm_add_epi32(low, _mm256_extracti128_si256::<1>(abcd)))
 }
 
-/// Products with vectors of 256 bits, of which `$step` multiplies and adds one.
-macro_rules! products_256 {
-    ($features:literal, $step:ident, $dot:ident, $dots4:ident) => {
-        #[target_feature(enable = $features)]
-        pub(in crate::kernels) fn $dot(
-            probe: &[ProbeBlock],
-            correction: i32,
-            code: &[CodeBlock],
-        ) -> i32 {
-            let mut low = _mm256_zextsi128_si256(_mm_cvtsi32_si128(correction));
-            let mut high = _mm256_setzero_si256();
-            for (probe, code) in probe.iter().zip(code) {
-                let probe: &[[u8; 32]; 2] = bytemuck::cast_ref(&probe.0);
-                let code: &[[u8; 32]; 2] = bytemuck::cast_ref(code);
-                low = $step(low, &probe[0], &code[0]);
-                high = $step(high, &probe[1], &code[1]);
-            }
-            let zero = _mm256_setzero_si256();
-            let [sum, ..] = add_lanes([_mm256_add_epi32(low, high), zero, zero, zero]);
-            sum
-        }
-
-        #[target_feature(enable = $features)]
-        pub(in crate::kernels) fn $dots4(
-            probe: &[ProbeBlock],
-            correction: i32,
-            row_a: &[CodeBlock],
-            row_b: &[CodeBlock],
-            row_c: &[CodeBlock],
-            row_d: &[CodeBlock],
-        ) -> [i32; 4] {
-            let mut low = [_mm256_zextsi128_si256(_mm_cvtsi32_si128(correction)); 4];
-            let mut high = [_mm256_setzero_si256(); 4];
-            let blocks = probe.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
-            for ((((probe, code_a), code_b), code_c), code_d) in blocks {
-                let probe: &[[u8; 32]; 2] = bytemuck::cast_ref(&probe.0);
-                for (row, code) in [code_a, code_b, code_c, code_d].into_iter().enumerate() {
-                    let code: &[[u8; 32]; 2] = bytemuck::cast_ref(code);
-                    low[row] = $step(low[row], &probe[0], &code[0]);
-                    high[row] = $step(high[row], &probe[1], &code[1]);
-                }
-            }
-            add_lanes([
-                _mm256_add_epi32(low[0], high[0]),
-                _mm256_add_epi32(low[1], high[1]),
-                _mm256_add_epi32(low[2], high[2]),
-                _mm256_add_epi32(low[3], high[3]),
-            ])
-        }
-    };
-}
-
 /// The sum of the lanes of each.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_lanes([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
+fn add_lanes_256([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
     let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
     let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
     lanes_of_four(_mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)))
 }
 
-#[inline]
-#[target_feature(enable = "avx2,avxvnni")]
-fn step_avxvnni(sum: __m256i, probe: &[u8; 32], code: &[u8; 32]) -> __m256i {
-    _mm256_dpbusd_avx_epi32(sum, load_256(code), load_256(probe))
-}
-
-/// The instruction for bytes saturates where it adds two products, so bytes are widened first.
+/// The components that belong to the half `half` of the bytes of a block: one vector to the low
+/// nibbles and one to the high ones.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn step_avx2(sum: __m256i, probe: &[u8; 32], code: &[u8; 32]) -> __m256i {
-    let probe: &[[u8; 16]; 2] = bytemuck::cast_ref(probe);
-    let code: &[[u8; 16]; 2] = bytemuck::cast_ref(code);
-    let low = _mm256_madd_epi16(
-        _mm256_cvtepi8_epi16(load_128(&probe[0])),
-        _mm256_cvtepu8_epi16(load_128(&code[0])),
-    );
-    let high = _mm256_madd_epi16(
-        _mm256_cvtepi8_epi16(load_128(&probe[1])),
-        _mm256_cvtepu8_epi16(load_128(&code[1])),
-    );
-    _mm256_add_epi32(sum, _mm256_add_epi32(low, high))
+fn probe_256(ProbeGroup([first, second]): &ProbeGroup, half: usize) -> [__m256i; 2] {
+    let (first, second): (&[[u8; 32]; 2], &[[u8; 32]; 2]) =
+        (bytemuck::cast_ref(first), bytemuck::cast_ref(second));
+    [load_256(&first[half]), load_256(&second[half])]
 }
 
-products_256!("avx2,avxvnni", step_avxvnni, dot_avxvnni, dots4_avxvnni);
-products_256!("avx2", step_avx2, dot_avx2, dots4_avx2);
+#[inline]
+#[target_feature(enable = "avx2")]
+fn half_256(block: &PlaneBlock, half: usize) -> __m256i {
+    let halves: &[[u8; 32]; 2] = bytemuck::cast_ref(block);
+    load_256(&halves[half])
+}
+
+/// The low nibbles and the high ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibbles_256(plane: __m256i) -> [__m256i; 2] {
+    let mask = _mm256_set1_epi8(0x0F);
+    [_mm256_and_si256(plane, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(plane), mask)]
+}
+
+/// Products with vectors of 256 bits. `$step` adds the products with the bytes of half a block of
+/// both planes, `$coarse_step` those with 16 times the nibbles of half a block of the high plane.
+macro_rules! products_256 {
+    ($name:ident, $features:literal, $step:path, $coarse_step:path) => {
+        pub(in crate::kernels) mod $name {
+            use super::*;
+
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn step(
+                mut sums: [__m256i; 2],
+                group: &ProbeGroup,
+                (high, low): (&PlaneBlock, &PlaneBlock),
+            ) -> [__m256i; 2] {
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    let (high, low) = (half_256(high, half), half_256(low, half));
+                    *sum = $step(*sum, probe_256(group, half), high, low);
+                }
+                sums
+            }
+
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn coarse_step(
+                mut sums: [__m256i; 2],
+                group: &ProbeGroup,
+                high: &PlaneBlock,
+            ) -> [__m256i; 2] {
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    *sum = $coarse_step(*sum, probe_256(group, half), half_256(high, half));
+                }
+                sums
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in crate::kernels) fn dot(groups: &[ProbeGroup], code: &[PlaneBlock]) -> i32 {
+                let zero = _mm256_setzero_si256();
+                let mut sums = [zero; 2];
+                let (high, low) = planes(code);
+                for (group, code) in groups.iter().zip(high.iter().zip(low)) {
+                    sums = step(sums, group, code);
+                }
+                add_lanes_256([_mm256_add_epi32(sums[0], sums[1]), zero, zero, zero])[0]
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in crate::kernels) fn dots4(
+                groups: &[ProbeGroup],
+                row_a: &[PlaneBlock],
+                row_b: &[PlaneBlock],
+                row_c: &[PlaneBlock],
+                row_d: &[PlaneBlock],
+            ) -> [i32; 4] {
+                let mut sums = [[_mm256_setzero_si256(); 2]; 4];
+                let [row_a, row_b, row_c, row_d] = [row_a, row_b, row_c, row_d].map(|row| {
+                    let (high, low) = planes(row);
+                    high.iter().zip(low)
+                });
+                let groups = groups.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
+                for ((((group, code_a), code_b), code_c), code_d) in groups {
+                    for (sums, code) in sums.iter_mut().zip([code_a, code_b, code_c, code_d]) {
+                        *sums = step(*sums, group, code);
+                    }
+                }
+                let [a, b, c, d] = sums;
+                add_lanes_256([
+                    _mm256_add_epi32(a[0], a[1]),
+                    _mm256_add_epi32(b[0], b[1]),
+                    _mm256_add_epi32(c[0], c[1]),
+                    _mm256_add_epi32(d[0], d[1]),
+                ])
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in crate::kernels) fn coarse(groups: &[ProbeGroup], plane: &[PlaneBlock]) -> i32 {
+                let zero = _mm256_setzero_si256();
+                let mut sums = [zero; 2];
+                for (group, high) in groups.iter().zip(plane) {
+                    sums = coarse_step(sums, group, high);
+                }
+                add_lanes_256([_mm256_add_epi32(sums[0], sums[1]), zero, zero, zero])[0]
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in crate::kernels) fn coarse4(
+                groups: &[ProbeGroup],
+                row_a: &[PlaneBlock],
+                row_b: &[PlaneBlock],
+                row_c: &[PlaneBlock],
+                row_d: &[PlaneBlock],
+            ) -> [i32; 4] {
+                let mut sums = [[_mm256_setzero_si256(); 2]; 4];
+                let groups = groups.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
+                for ((((group, high_a), high_b), high_c), high_d) in groups {
+                    for (sums, high) in sums.iter_mut().zip([high_a, high_b, high_c, high_d]) {
+                        *sums = coarse_step(*sums, group, high);
+                    }
+                }
+                let [a, b, c, d] = sums;
+                add_lanes_256([
+                    _mm256_add_epi32(a[0], a[1]),
+                    _mm256_add_epi32(b[0], b[1]),
+                    _mm256_add_epi32(c[0], c[1]),
+                    _mm256_add_epi32(d[0], d[1]),
+                ])
+            }
+        }
+    };
+}
+
+/// Steps by `$dpbusd`: it adds four products to each lane, without saturation. Its first factor is the
+/// unsigned one.
+macro_rules! steps_by_dpbusd {
+    ($features:literal, $dpbusd:path, $step:ident, $coarse_step:ident) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $step(sum: __m256i, probe: [__m256i; 2], high: __m256i, low: __m256i) -> __m256i {
+            let [low_first, low_second] = nibbles_256(low);
+            let [high_first, high_second] = high_nibbles_in_place(high);
+            let sum = $dpbusd(sum, _mm256_or_si256(high_first, low_first), probe[0]);
+            $dpbusd(sum, _mm256_or_si256(high_second, low_second), probe[1])
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $coarse_step(sum: __m256i, probe: [__m256i; 2], high: __m256i) -> __m256i {
+            let [first, second] = high_nibbles_in_place(high);
+            $dpbusd($dpbusd(sum, first, probe[0]), second, probe[1])
+        }
+    };
+}
+
+/// 16 times the low nibbles, and 16 times the high ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn high_nibbles_in_place(plane: __m256i) -> [__m256i; 2] {
+    let mask = _mm256_set1_epi8(0xF0_u8.cast_signed());
+    [_mm256_and_si256(_mm256_slli_epi16::<4>(plane), mask), _mm256_and_si256(plane, mask)]
+}
+
+/// The sums of products with nibbles of a plane, four of them in each i16: they are within
+/// 4 * 15 * 128 < 2^13 of 0. So nothing saturates in the instruction that adds pairs of products of
+/// bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fours_avx2(probe: [__m256i; 2], plane: __m256i) -> __m256i {
+    let [first, second] = nibbles_256(plane);
+    _mm256_add_epi16(_mm256_maddubs_epi16(first, probe[0]), _mm256_maddubs_epi16(second, probe[1]))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn step_avx2(sum: __m256i, probe: [__m256i; 2], high: __m256i, low: __m256i) -> __m256i {
+    let low = _mm256_madd_epi16(fours_avx2(probe, low), _mm256_set1_epi16(1));
+    _mm256_add_epi32(coarse_step_avx2(sum, probe, high), low)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn coarse_step_avx2(sum: __m256i, probe: [__m256i; 2], high: __m256i) -> __m256i {
+    let pairs = _mm256_madd_epi16(fours_avx2(probe, high), _mm256_set1_epi16(16));
+    _mm256_add_epi32(sum, pairs)
+}
+
+steps_by_dpbusd!("avx2,avxvnni", _mm256_dpbusd_avx_epi32, step_avxvnni, coarse_step_avxvnni);
+products_256!(avxvnni, "avx2,avxvnni", step_avxvnni, coarse_step_avxvnni);
+products_256!(avx2, "avx2", step_avx2, coarse_step_avx2);
 
 /// What AVX-VNNI computes, by the twin of its instruction in AVX-512: no processor is sure to have
 /// both, and this way either of them tests the code around it.
@@ -204,11 +414,6 @@ products_256!("avx2", step_avx2, dot_avx2, dots4_avx2);
 pub(super) mod twin {
     use super::*;
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512vl,avx512vnni")]
-    fn step_vl(sum: __m256i, probe: &[u8; 32], code: &[u8; 32]) -> __m256i {
-        _mm256_dpbusd_epi32(sum, load_256(code), load_256(probe))
-    }
-
-    products_256!("avx2,avx512vl,avx512vnni", step_vl, dot_vl, dots4_vl);
+    steps_by_dpbusd!("avx2,avx512vl,avx512vnni", _mm256_dpbusd_epi32, step_vl, coarse_step_vl);
+    products_256!(vl, "avx2,avx512vl,avx512vnni", step_vl, coarse_step_vl);
 }

@@ -428,7 +428,9 @@ impl<M: Metric> Graph<M> {
                 add_new(marks, linked(slots), slots.len(), rows);
                 is_done = false;
             }
-            if is_done { break; }
+            if is_done {
+                break;
+            }
             if let Some(next) = beam.peek() {
                 prefetch(self.slots(next.row(), level));
             }

@@ -8,6 +8,8 @@ use std::{
 
 use proptest::prelude::*;
 
+mod batches;
+
 use super::{
     arena::Arena,
     graph::GraphParams,
@@ -78,7 +80,7 @@ fn unreachable_share<M: Metric>(world: &World<M>) -> f64 {
 }
 
 /// What a query must give: every visible row looked at.
-fn brute_force<M: Metric>(
+pub(super) fn brute_force<M: Metric>(
     arena: &Arena,
     vector: &[f32],
     k: usize,

@@ -190,9 +190,10 @@ impl<M: Metric> GraphWriter<M> {
                 plan.writes.push(twin_write(&self.graph, row, self.node_of(other)));
             }
             Turn::Node { mut lists, mut near } => {
-                for list in lists.iter_mut().chain([&mut near]) {
-                    self.lead_to_nodes(row, list);
+                for (level, list) in lists.iter_mut().enumerate() {
+                    self.lead_to_nodes(row, level, list);
                 }
+                self.lead_to_nodes(row, 0, &mut near);
                 let level = lists.len().saturating_sub(1);
                 self.plan_node(row, lists, &near, &mut plan)?;
                 if self.graph.entry().is_none_or(|entry| level > entry.level) {
@@ -213,14 +214,15 @@ impl<M: Metric> GraphWriter<M> {
     }
 
     /// Rows of the batch may have become twins since they were drafted: their nodes stand for them.
-    fn lead_to_nodes(&self, row: u32, list: &mut Vec<Key>) {
+    fn lead_to_nodes(&self, row: u32, level: usize, list: &mut Vec<Key>) {
         if list.iter().all(|key| self.state(key.row()) != State::Hanging) {
             return;
         }
         let keys = std::mem::take(list);
         for key in keys {
             let key = Key::new(key.distance(), self.node_of(key.row()));
-            if key.row() != row && list.iter().all(|other| other.row() != key.row()) {
+            let has_level = level == 0 || self.level_of(key.row()) >= level;
+            if has_level && key.row() != row && list.iter().all(|other| other.row() != key.row()) {
                 list.push(key);
             }
         }

@@ -258,8 +258,15 @@ impl Eq for Hit {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::index::testing::{PARAMS, Random, World, id};
+    use crate::index::{
+        graph_tests::brute_force,
+        testing::{PARAMS, Random, World, id},
+    };
 
     /// `count` random rows with falling ids, `linked` of them in the graph.
     fn world(count: u64, linked: u64) -> World<Cosine> {
@@ -318,6 +325,119 @@ mod tests {
             from_tail += exact.hits.iter().filter(|hit| hit.0 <= id(850)).count();
         }
         assert!(from_tail > 0, "no hit came from the scan");
+    }
+
+    /// How the rows of a store lie that is hard to scan by codes.
+    #[derive(Clone, Copy, Debug)]
+    enum Lie {
+        Anywhere,
+        /// Off a common vector by so many units in the last place, at most.
+        LastBits(u32),
+        /// Off a common vector by this share of it, at most.
+        Near(f32),
+        /// One coordinate is so many times as large as the others.
+        Outlier(f32),
+    }
+
+    fn lies() -> impl Strategy<Value = Lie> {
+        prop_oneof![
+            Just(Lie::Anywhere),
+            (1_u32..4).prop_map(Lie::LastBits),
+            prop_oneof![Just(1e-4), Just(1e-3), Just(1e-2), Just(0.1)].prop_map(Lie::Near),
+            prop_oneof![Just(30.0), Just(1e3), Just(1e6)].prop_map(Lie::Outlier),
+        ]
+    }
+
+    /// The next vector of such a store, about `common`.
+    fn lying(lie: Lie, common: &[f32], random: &mut Random) -> Vec<f32> {
+        let mut vector: Vec<f32> = common
+            .iter()
+            .map(|value| match lie {
+                Lie::Anywhere | Lie::Outlier(_) => random.float(),
+                Lie::LastBits(units) => {
+                    let bits = value.to_bits() & !7;
+                    f32::from_bits(bits + random.below(units as usize + 1) as u32)
+                }
+                Lie::Near(share) => value * (1.0 + share * random.float()),
+            })
+            .collect();
+        if let Lie::Outlier(times) = lie {
+            let index = vector.len() / 2;
+            vector[index] = times.copysign(random.float() + 0.5);
+        }
+        // Now and then a zero, and scales that change nothing but the arithmetic.
+        match random.below(32) {
+            0 => vector.fill(0.0),
+            1 => vector.iter_mut().for_each(|value| *value *= 1e-18),
+            2 => vector.iter_mut().for_each(|value| *value *= 1e12),
+            _ => {}
+        }
+        vector
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if
+            std::env::var_os("TALA_TEST_LARGE").is_some() { 20_000 } else { 400 }
+        ))]
+
+        /// Whatever the rows are, whatever part of them is linked: of the others the answer has
+        /// those that comparing every vector would give, at the same costs to the bit.
+        #[test]
+        fn rows_that_are_not_linked_are_found_as_if_every_vector_were_compared(
+            lie in lies(),
+            dim in 1_usize..=200,
+            count in 1_u64..300,
+            linked_share in prop_oneof![Just(0), Just(50), 0_u64..=100],
+            k in 1_usize..50,
+            ef in 1_usize..30,
+            seed in any::<u64>(),
+        ) {
+            let mut random = Random::new(seed);
+            let common = random.vector(dim);
+            let mut world = World::<Cosine>::new(dim, PARAMS);
+            let linked = count * linked_share / 100;
+            for number in 0..count {
+                // An odd factor: each id once, and in another order than the rows.
+                let number = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                let dead = (random.below(8) == 0 && number > 0)
+                    .then(|| RowId(random.below(world.arena.len() as usize) as u32));
+                world.push(&lying(lie, &common, &mut random), number, dead);
+                if u64::from(world.arena.len()) == linked {
+                    world.link_all();
+                }
+            }
+            let view = world.view();
+            prop_assert_eq!(u64::from(view.linked.0), linked);
+            let vectors = [
+                lying(lie, &common, &mut random),
+                common.clone(),
+                world.arena.row(RowId(random.below(count as usize) as u32)).unwrap().to_vec(),
+            ];
+            for vector in vectors {
+                let query = Query { vector: &vector, k, ef, exact_below: 0 };
+                let hits = nearest(world.graph.graph(), query, view).hits;
+                let all = brute_force::<Cosine>(&world.arena, &vector, usize::MAX, view);
+                prop_assert_eq!(hits.len(), k.min(all.len()));
+                if linked == 0 {
+                    prop_assert_eq!(&hits[..], &all[..hits.len()]);
+                }
+                let tail: HashSet<_> = (view.linked.0..view.rows_end.0)
+                    .map(|row| world.arena.id(RowId(row)).unwrap())
+                    .collect();
+                let due = all.into_iter().filter(|(id, _)| tail.contains(id));
+                let mut due = due.map(|(id, cost)| Hit { cost, id });
+                let found: Vec<_> = hits.iter().filter(|(id, _)| tail.contains(id)).collect();
+                for (id, cost) in found {
+                    let due = due.next().unwrap();
+                    prop_assert_eq!((id, cost.to_bits()), (&due.id, due.cost.to_bits()));
+                }
+                // The best that is left out is no better than the worst that is in.
+                if let (Some(left_out), Some((id, cost))) = (due.next(), hits.last()) {
+                    let worst = Hit { cost: *cost, id: *id };
+                    prop_assert!(left_out > worst, "{:?} is left out", left_out.id);
+                }
+            }
+        }
     }
 
     #[test]

@@ -91,9 +91,9 @@ pub struct GraphWriter<M> {
     /// How many deaths of the arena have been counted.
     deaths_seen: u32,
     pub(super) states: Vec<State>,
-    /// For each node its parent, whose list on level 0 leads to it and keeps doing so. A parent is
-    /// older than its children, but for that of the oldest node: so links from parents make a tree,
-    /// and pruning cuts nothing off.
+    /// For each node its parent. Their lists on level 0 lead to each other and keep doing so. A parent
+    /// is older than its children, but for that of the oldest node: so these links make a tree over
+    /// all nodes, and pruning cuts nothing off.
     parents: Vec<u32>,
     /// All nodes, condemned ones included until the repair ends.
     pub(super) nodes: Vec<u32>,
@@ -291,11 +291,18 @@ impl<M: Metric> GraphWriter<M> {
         }
         if let (0, Some(parent)) = (level, parent) {
             plan.adoptions.push((row, parent));
+            // The way back. A new node has room for it; one that is linked anew may have none.
+            if let Some(Write::Node { lists, .. }) = plan.writes.first_mut()
+                && let Some(lowest) = lists.first_mut()
+                && !lowest.contains(&parent)
+            {
+                lowest.push(parent);
+            }
         }
     }
 
     /// How `at` can be made to lead to `row`: by a free slot, or in place of the farthest neighbor
-    /// that is no child of `at`.
+    /// that is neither child nor parent of `at`.
     fn way(&self, row: u32, at: Key, level: usize, plan: &Plan) -> Option<(u32, Write)> {
         let at = at.row();
         let mut list: Vec<u32> = self.graph.neighbors(at, level).collect();
@@ -312,7 +319,7 @@ impl<M: Metric> GraphWriter<M> {
             self.graph.ruler_at(at, &mut scratch.probe)?.keys(&list, &mut keys);
             Some(())
         })?;
-        let is_spare = |key: &&Key| level > 0 || self.parent(key.row()) != at;
+        let is_spare = |key: &&Key| level > 0 || !self.are_kin(at, key.row());
         let gone = keys.iter().filter(is_spare).max()?.row();
         list.iter_mut().filter(|other| **other == gone).for_each(|other| *other = row);
         Some((at, Write::Replace { row: at, level, list }))
@@ -345,8 +352,8 @@ impl<M: Metric> GraphWriter<M> {
         kept.iter().any(|key| key.row() == row)
     }
 
-    /// Plans `kept` as the list of `node` in place of `before`. Children of the node stay: pruning
-    /// must not cut them off. `candidates` has the distances. Returns the list.
+    /// Plans `kept` as the list of `node` in place of `before`. Its children and its parent stay:
+    /// pruning must not cut them off. `candidates` has the distances. Returns the list.
     pub(super) fn plan_replace(
         &self,
         node: u32,
@@ -358,15 +365,15 @@ impl<M: Metric> GraphWriter<M> {
     ) -> Vec<Key> {
         let slots = self.graph.slots(node, level).len();
         if level == 0 {
-            let is_child = |row: u32| before.contains(&row) && self.parent(row) == node;
+            let is_kin = |row: u32| before.contains(&row) && self.are_kin(node, row);
             let selected = kept.len();
             for key in candidates {
-                if kept.iter().any(|other| other.row() == key.row()) || !is_child(key.row()) {
+                if kept.iter().any(|other| other.row() == key.row()) || !is_kin(key.row()) {
                     continue;
                 }
                 if kept.len() == slots {
-                    // The farthest that is no child makes room.
-                    let spare = |other: &Key| !is_child(other.row());
+                    // The farthest that is neither child nor parent makes room.
+                    let spare = |other: &Key| !is_kin(other.row());
                     let Some(index) = kept.iter().take(selected).rposition(spare) else { break };
                     kept.remove(index);
                 }
@@ -497,6 +504,11 @@ impl<M: Metric> GraphWriter<M> {
     /// The node whose list leads to `row` for as long as both are there, or [`NONE`].
     pub(super) fn parent(&self, row: u32) -> u32 {
         self.parents.get(row as usize).copied().unwrap_or(NONE)
+    }
+
+    /// Whether one is the parent of the other.
+    fn are_kin(&self, a: u32, b: u32) -> bool {
+        self.parent(a) == b || self.parent(b) == a
     }
 
     /// Gives a dead node up: no new link leads to it.

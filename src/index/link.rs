@@ -114,6 +114,7 @@ impl<M: Metric> GraphWriter<M> {
             ef_construction: params.ef_construction.max(params.m).max(2),
             ..params
         };
+        let sight = Sight::of_dim(arena.dim());
         let graph = Graph {
             arena,
             #[cfg(test)]
@@ -123,7 +124,7 @@ impl<M: Metric> GraphWriter<M> {
             upper: Columns::aligned(params.m, LINE_BYTES),
             buried: Columns::new(1),
             any_buried: AtomicU32::new(0),
-            sight: AtomicU32::new(Sight::default().bits()),
+            sight: AtomicU32::new(sight.bits()),
             entry: AtomicU64::new(0),
             placeless: AtomicU32::new(NONE),
             counts: Counts::default(),
@@ -142,7 +143,7 @@ impl<M: Metric> GraphWriter<M> {
             dead_count: 0,
             links_count: 0,
             upper_count: 0,
-            trust: Trust::default(),
+            trust: Trust::new(sight),
             repair: None,
         }
     }

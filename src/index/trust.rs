@@ -36,10 +36,9 @@ const MARGIN: f32 = 3.0;
 const DOUBTS_MAX: u32 = 12;
 
 /// What walks compare.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Sight {
     /// The high halves of codes.
-    #[default]
     High,
     /// Whole codes.
     Whole,
@@ -48,6 +47,16 @@ pub(super) enum Sight {
 }
 
 impl Sight {
+    /// What walks over vectors of so many dimensions begin with: less is of no use where it takes as
+    /// many cache lines.
+    pub(super) fn of_dim(dim: usize) -> Self {
+        match dim {
+            0..=16 => Self::Vectors,
+            17..=128 => Self::Whole,
+            _ => Self::High,
+        }
+    }
+
     pub(super) fn bits(self) -> u32 {
         self as u32
     }
@@ -77,7 +86,6 @@ pub(super) struct Doubt {
 }
 
 /// The last votes, one bit each: whether there was a doubt.
-#[derive(Default)]
 pub(super) struct Trust {
     sight: Sight,
     doubts_of_high: u32,
@@ -85,6 +93,10 @@ pub(super) struct Trust {
 }
 
 impl Trust {
+    pub(super) fn new(sight: Sight) -> Self {
+        Self { sight, doubts_of_high: 0, doubts_of_whole: 0 }
+    }
+
     pub(super) fn vote(&mut self, doubt: Option<Doubt>) {
         let Some(doubt) = doubt else { return };
         self.doubts_of_high = self.doubts_of_high << 1 | u32::from(doubt.of_high);
@@ -146,7 +158,7 @@ mod tests {
     #[test]
     fn walks_look_at_more_after_many_doubts_among_the_last_votes_and_not_after_few() {
         let doubt = |of_high, of_whole| Some(Doubt { of_high, of_whole });
-        let mut trust = Trust::default();
+        let mut trust = Trust::new(Sight::of_dim(384));
         for vote in 0..1_000 {
             trust.vote(doubt(vote % 4 == 0, vote % 4 == 1));
             trust.vote(None);

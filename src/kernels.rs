@@ -356,7 +356,6 @@ pub fn dots4(probe: &Probe, codes: [&[u8]; 4]) -> [i32; 4] {
 /// both have, in whole groups: blocks of 64 bytes. For up to 65,536 components it is the f32 that is
 /// nearest to the sum.
 #[inline]
-#[cfg_attr(not(feature = "internals"), allow(dead_code))]
 pub fn coarse(probe: &Probe, high_plane: &[u8]) -> f32 {
     let (plane, _) = high_plane.as_chunks();
     let groups = probe.groups.as_slice();
@@ -384,7 +383,6 @@ pub fn coarse(probe: &Probe, high_plane: &[u8]) -> f32 {
 
 /// Four times [`coarse`] in one pass, over the components that the probe and all four planes have.
 #[inline]
-#[cfg_attr(not(feature = "internals"), allow(dead_code))]
 pub fn coarse4(probe: &Probe, high_planes: [&[u8]; 4]) -> [f32; 4] {
     let [a, b, c, d] = high_planes;
     let (a, b, c, d) = (a.as_chunks().0, b.as_chunks().0, c.as_chunks().0, d.as_chunks().0);

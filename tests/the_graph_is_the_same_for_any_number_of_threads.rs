@@ -6,7 +6,7 @@ use common::{Random, intent};
 use tala_core::Intent;
 use tala_store::{Query, StorageEngine};
 
-const DIM: usize = 24;
+const DIM: usize = 160;
 
 /// A store that was filled at once, linked on so many threads.
 fn filled(intents: &[Intent], threads: usize) -> StorageEngine {

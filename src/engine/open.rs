@@ -259,9 +259,6 @@ fn start(
     let builder =
         IndexActor::new(index, graph_writer, options.index_threads, options.index_lag_max);
     let index = spawn(builder, index_mailbox, &fate)?;
-    // Who waits for room waits for rows to be linked, and the builder may wait for a full batch.
-    let outbox = index_outbox.clone();
-    gates.lag.on_wait(move || drop(outbox.try_send(IndexLetter::Wake)));
     let (mut flusher, mut log, mut manifest, mut lock) = (None, None, None, None);
     let mut flush_outbox = None;
     if let Some((dir, on_disk)) = on_disk {
@@ -288,9 +285,14 @@ fn start(
         manifest = Some(on_disk.manifest);
         lock = Some(on_disk.lock);
     }
+    let waiter_outbox = index_outbox.clone();
     let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
     let wal = WalActor::new(log, publisher, last_seq.next(), Arc::clone(&fate), metrics);
     let wal = spawn(wal, mailbox(options.mailbox_capacity + CONTROL_LETTERS), &fate)?;
+    // Who waits for room waits for rows to be linked, and the builder may wait for a full batch. Last,
+    // when nothing can fail any more: the builder goes on while somebody can write to it, and it is
+    // the end of the engine that closes the gate.
+    gates.lag.on_wait(move || drop(waiter_outbox.try_send(IndexLetter::Wake)));
     Ok(StorageEngine::of(Inner {
         options,
         view,

@@ -5,10 +5,10 @@
 //! nothing that is committed ever waits for it.
 //!
 //! Rows are linked in batches, which several threads draft at once. Where a batch ends depends on
-//! the number of its first row alone, so the same rows give the same graph whatever the threads are
-//! and however fast the rows come. A batch that is not full waits for more, and searches scan its
-//! few rows meanwhile; it is cut short only for those who wait for its rows or for room, and when
-//! no row has come for a while.
+//! the number of its first row alone, so the same rows give the same graph for any number of threads.
+//! A batch that is not full waits for more, and searches scan its few rows meanwhile. Three things cut
+//! it short, and then the graph may be another, as good: somebody waits for its rows, somebody waits
+//! for room, or no row has come for a quarter of a second. Batches are smaller where few rows may wait.
 
 use std::{ops::Range, sync::Arc};
 
@@ -181,8 +181,8 @@ impl IndexActor {
         }
     }
 
-    /// Somebody may have written.
-    fn wake(&mut self) {
+    /// Looks for new rows and for what they replaced.
+    fn look(&mut self) {
         self.may_repair = true;
         let len = self.shared.arena.len();
         if len != self.last_len {
@@ -212,8 +212,10 @@ impl Actor for IndexActor {
         letter: IndexLetter,
         _inbox: &Inbox<IndexLetter>,
     ) -> Result<Flow, StopCause> {
+        // Whatever the letter, there may be new rows: where the mailbox is full, a wake is not sent.
+        self.look();
         match letter {
-            IndexLetter::Wake => self.wake(),
+            IndexLetter::Wake => {}
             IndexLetter::WaitLinked(row, reply) => {
                 self.waiting.push((row, reply));
                 self.answer();
@@ -224,7 +226,8 @@ impl Actor for IndexActor {
     }
 
     fn patience(&self) -> Patience {
-        if self.may_repair || self.batch().is_some() {
+        let has_new = self.shared.arena.len() != self.last_len;
+        if has_new || self.may_repair || self.batch().is_some() {
             Patience::None
         } else if self.shared.linked.load(Ordering::Relaxed) < self.last_len {
             Patience::Until(self.quiet_at_ns)
@@ -234,6 +237,9 @@ impl Actor for IndexActor {
     }
 
     fn work(&mut self) -> Result<(), StopCause> {
+        if self.shared.arena.len() != self.last_len {
+            self.look();
+        }
         if self.may_repair {
             self.repair();
         } else if let Some(rows) = self.batch() {

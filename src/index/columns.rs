@@ -55,9 +55,11 @@ type Memory<T> = super::zeroed::Zeroed<T>;
 #[cfg(loom)]
 type Memory<T> = Box<[T]>;
 
-fn zeroed<T: Slot>(length: usize) -> Result<Memory<T>, Full> {
+fn zeroed<T: Slot>(length: usize, is_walked: bool) -> Result<Memory<T>, Full> {
     #[cfg(not(loom))]
-    return Memory::new(length);
+    return Memory::new(length, is_walked);
+    #[cfg(loom)]
+    let _ = is_walked;
     #[cfg(loom)]
     return Ok((0..length).map(|_| T::default()).collect());
 }
@@ -67,6 +69,8 @@ pub(crate) struct Columns<T> {
     width: usize,
     /// Buckets start on multiples of so many bytes; a power of two.
     align_bytes: usize,
+    /// Whether it is read at random addresses, by walks.
+    is_walked: bool,
     buckets: [OnceLock<Bucket<T>>; BUCKET_COUNT],
 }
 
@@ -79,9 +83,9 @@ struct Bucket<T> {
 impl<T: Slot> Bucket<T> {
     /// Room for `length` values. The alignment is made by leaving values out: memory for a type of
     /// a large alignment is not asked of the system as zeroed but zeroed by hand, all of it.
-    fn new(length: usize, align_bytes: usize) -> Result<Self, Full> {
+    fn new(length: usize, align_bytes: usize, is_walked: bool) -> Result<Self, Full> {
         let skip_max = align_bytes.saturating_sub(1) / size_of::<T>().max(1);
-        let values = zeroed::<T>(length.checked_add(skip_max).ok_or(Full::Memory)?)?;
+        let values = zeroed::<T>(length.checked_add(skip_max).ok_or(Full::Memory)?, is_walked)?;
         let skip = values.as_ptr().align_offset(align_bytes).min(skip_max);
         Ok(Self { values, skip })
     }
@@ -96,7 +100,13 @@ impl<T: Slot> Columns<T> {
     /// Empty, with `width` values to the entry, the first of which starts on a multiple of
     /// `align_bytes`, a power of two. So do the others where `width` values are such a multiple.
     pub(crate) fn aligned(width: usize, align_bytes: usize) -> Self {
-        Self { width, align_bytes, buckets: [const { OnceLock::new() }; BUCKET_COUNT] }
+        let buckets = [const { OnceLock::new() }; BUCKET_COUNT];
+        Self { width, align_bytes, is_walked: false, buckets }
+    }
+
+    /// As [`Columns::aligned`], for what walks read at random addresses.
+    pub(crate) fn walked(width: usize, align_bytes: usize) -> Self {
+        Self { is_walked: true, ..Self::aligned(width, align_bytes) }
     }
 
     /// Makes room for entry `index`. New values are zero.
@@ -108,7 +118,7 @@ impl<T: Slot> Columns<T> {
             let entries = 1_usize << (place.bucket + FIRST_LOG2 as usize);
             let length = entries.checked_mul(self.width).ok_or(Full::Memory)?;
             // Only the one owner reserves; were there two, the first bucket set would stay.
-            let _ = bucket.set(Bucket::new(length, self.align_bytes)?);
+            let _ = bucket.set(Bucket::new(length, self.align_bytes, self.is_walked)?);
         }
         Ok(())
     }

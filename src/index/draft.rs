@@ -65,7 +65,7 @@ impl<M: Metric> GraphWriter<M> {
     }
 
     /// Drafts one row of a batch that begins with `first`.
-    fn draft_row(&self, row: u32, first: u32) -> Draft {
+    pub(super) fn draft_row(&self, row: u32, first: u32) -> Draft {
         let graph = &*self.graph;
         let draft = |turn| Draft { row, turn, doubt: None };
         let Some(vector) = graph.arena.vector(RowId(row)) else { return draft(Turn::Dead) };
@@ -174,7 +174,9 @@ impl<M: Metric> GraphWriter<M> {
         met.take(TWIN_CHECKS)
             .take_while(|key| {
                 // Codes of twins are nearly the same, or quite.
-                let slack = || 2.0 * coded.bound(arena.coding(key.row()).unwrap_or_default().1);
+                let slack = || {
+                    2.0 * coded.bound(arena.coding(key.row()).unwrap_or_default().1, arena.dim())
+                };
                 M::are_twins(key.distance()) || is_coded && key.distance() <= slack()
             })
             .map(Key::row)

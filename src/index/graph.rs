@@ -222,7 +222,10 @@ impl<M: Metric> Graph<M> {
             if self.any_buried.load(Ordering::Relaxed) == 0 {
                 self.walk_level(trail, &ruler, &[entry], 0, ef, |_| true, &mut seen);
             } else {
-                let accept = |node| !self.is_buried(node);
+                // A buried row may be alive in an older snapshot than the builder's.
+                let accept = |node| {
+                    !self.is_buried(node) || self.members(node).any(|(row, _)| accept(RowId(row)))
+                };
                 self.walk_level(trail, &ruler, &[entry], 0, ef, accept, &mut seen);
             }
             trail.keys.clear();
@@ -234,8 +237,8 @@ impl<M: Metric> Graph<M> {
         seen.visited
     }
 
-    /// Offers the accepted members of `nodes`, nearest first, until no later node is likely to have
-    /// a row among the best.
+    /// Offers the accepted members of `nodes`, nearest first, but for those whose rows are not
+    /// likely to be among the best.
     fn rank(
         &self,
         nodes: &[Key],
@@ -245,19 +248,23 @@ impl<M: Metric> Graph<M> {
         best: &mut Best,
     ) {
         let arena = &*self.arena;
-        let fetch = |node: &Key| arena.prefetch(RowId(node.row()));
-        nodes.iter().take(RANKED_AHEAD).for_each(fetch);
-        let mut ahead = nodes.iter().skip(RANKED_AHEAD);
-        for node in nodes {
-            ahead.next().into_iter().for_each(fetch);
+        let is_far = |node: &Key, best: &Best| {
+            let Some(worst) = best.worst() else { return false };
             // A member is at most the slack nearer or farther than its node.
             let slack = M::TWIN_SLACK
                 + coded.map_or(M::TWIN_SLACK, |coded| {
                     coded.likely(arena.coding(node.row()).unwrap_or_default().1, arena.dim())
                 });
-            if best.worst().is_some_and(|cost| node.distance() - slack > M::distance_of(cost)) {
-                // Codes of later nodes may be off by more, but not by much.
-                break;
+            node.distance() - slack > M::distance_of(worst)
+        };
+        let fetch = |node: &Key| arena.prefetch(RowId(node.row()));
+        nodes.iter().take(RANKED_AHEAD).for_each(fetch);
+        let mut ahead = nodes.iter().skip(RANKED_AHEAD);
+        for node in nodes {
+            ahead.next().into_iter().filter(|node| !is_far(node, best)).for_each(fetch);
+            // The code of a later node may be off by more.
+            if is_far(node, best) {
+                continue;
             }
             let mut cost_of_node = None;
             for (row, identical) in self.members(node.row()) {

@@ -91,9 +91,11 @@ pub struct GraphWriter<M> {
     /// How many deaths of the arena have been counted.
     deaths_seen: u32,
     pub(super) states: Vec<State>,
-    /// For each node its parent. Their lists on level 0 lead to each other and keep doing so. A parent
-    /// is older than its children, but for that of the oldest node: so these links make a tree over
-    /// all nodes, and pruning cuts nothing off.
+    /// For each node its parent. Their lists on level 0 lead to each other and keep doing so, and a
+    /// parent is older than its children, but for that of the oldest node: so these links make a tree
+    /// over all nodes, and pruning cuts nothing off. A repair finds new parents for the children of
+    /// dead nodes; where no older one is near it takes a younger one, and where lists are full the way
+    /// back may be missing.
     parents: Vec<u32>,
     /// All nodes, condemned ones included until the repair ends.
     pub(super) nodes: Vec<u32>,
@@ -120,7 +122,7 @@ impl<M: Metric> GraphWriter<M> {
             #[cfg(test)]
             m: params.m,
             places: Columns::new(PLACE),
-            lowest: Columns::aligned(2 * params.m, LINE_BYTES),
+            lowest: Columns::walked(2 * params.m, LINE_BYTES),
             upper: Columns::aligned(params.m, LINE_BYTES),
             buried: Columns::new(1),
             any_buried: AtomicU32::new(0),
@@ -179,16 +181,22 @@ impl<M: Metric> GraphWriter<M> {
         let mut plan = Self::empty_plan();
         let row = draft.row;
         plan.row = Some(row);
-        self.trust.vote(draft.doubt);
-        self.graph.sight.store(self.trust.sight().bits(), Ordering::Relaxed);
         if !matches!(draft.turn, Turn::Dead) {
             self.graph.reserve(row)?;
         }
+        self.trust.vote(draft.doubt);
+        self.graph.sight.store(self.trust.sight().bits(), Ordering::Relaxed);
         match draft.turn {
             Turn::Dead => {}
             Turn::Placeless => plan.writes.push(Write::Twin { row, head: None, kind: ALIKE }),
             Turn::Twin(other) => {
-                plan.writes.push(twin_write(&self.graph, row, self.node_of(other)));
+                let node = self.node_of(other);
+                if !self.are_twins(row, node) {
+                    // The other became a twin itself meanwhile, and three in a row may drift apart.
+                    let draft = Draft { doubt: None, ..self.draft_row(row, row) };
+                    return self.settle(draft);
+                }
+                plan.writes.push(twin_write(&self.graph, row, node));
             }
             Turn::Node { mut lists, mut near } => {
                 for (level, list) in lists.iter_mut().enumerate() {
@@ -203,6 +211,11 @@ impl<M: Metric> GraphWriter<M> {
             }
         }
         Ok(plan)
+    }
+
+    fn are_twins(&self, a: u32, b: u32) -> bool {
+        let vector = |row| self.graph.arena.vector(RowId(row));
+        vector(a).zip(vector(b)).is_some_and(|(a, b)| M::are_twins(M::distance(a, b)))
     }
 
     /// The node that a linked row hangs on: itself if it is one.

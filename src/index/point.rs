@@ -8,8 +8,8 @@
 //! # How far a code may be off
 //! Let `u` and `v` be unit vectors, `U` and `V` what their codes stand for, and `|u - U| <= e`,
 //! `|v - V| <= f`. Then `u.v - U.V = (u - U).v + U.(v - V)`, so by Cauchy and Schwarz
-//! `|u.v - U.V| <= e + (1 + e) f`: [`bound`]. That is exact, and wide: the error of a code points
-//! somewhere among `dim` dimensions and hardly ever along the other vector. [`likely`] is three
+//! `|u.v - U.V| <= e + (1 + e) f`: [`Coded::bound`]. That is exact, and wide: the error of a code points
+//! somewhere among `dim` dimensions and hardly ever along the other vector. [`Coded::likely`] is three
 //! standard deviations of the error if it points anywhere with equal chance, `3 sqrt((e^2 + f^2) /
 //! dim)`: enough for what is approximate anyway. Both are about whole codes.
 
@@ -28,8 +28,11 @@ const AHEAD: usize = 8;
 /// Rows that are looked at in one go: the neighbors of a node, mostly.
 const CHUNK: usize = 32;
 
-/// What rounding adds to the difference of two similarities in f32.
-const ROUNDING: f32 = 2e-6;
+/// What rounding adds to the difference of two similarities in f32, of vectors of `dim` components:
+/// sums of products are added up in eight lanes or more.
+fn rounding(dim: usize) -> f32 {
+    2e-6 + dim as f32 * (f32::EPSILON / 8.0)
+}
 
 /// Where distances are measured from.
 #[derive(Clone, Copy)]
@@ -60,14 +63,14 @@ pub(super) struct Coded {
 impl Coded {
     /// By how much the similarity to a row whose code is off by `error` can differ from that of the
     /// codes.
-    pub(super) fn bound(self, error: f32) -> f32 {
-        self.error + (1.0 + self.error) * error + ROUNDING
+    pub(super) fn bound(self, error: f32, dim: usize) -> f32 {
+        self.error + (1.0 + self.error) * error + rounding(dim)
     }
 
     /// By how much it will differ, hardly ever more.
     pub(super) fn likely(self, error: f32, dim: usize) -> f32 {
         let deviation = ((self.error * self.error + error * error) / dim.max(1) as f32).sqrt();
-        (3.0 * deviation + ROUNDING).min(self.bound(error))
+        (3.0 * deviation + rounding(dim)).min(self.bound(error, dim))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The f32 rows and their codes: the one place of this room that needs `unsafe`.
+//! The f32 rows and their codes: with `zeroed` the place of this room that needs `unsafe`.
 //!
 //! A row is written once by the one [`RowsWriter`], its code with it, then published by raising
 //! `len`, and never written again. Readers see a row only below `len`. Rows and codes start on
@@ -76,7 +76,7 @@ impl Rows {
                 LINE_BYTES,
             ),
             code_bytes,
-            codes: Columns::aligned(code_bytes / QUAD_BYTES, LINE_BYTES),
+            codes: Columns::walked(code_bytes / QUAD_BYTES, LINE_BYTES),
             len: AtomicU32::new(0),
             #[cfg(loom)]
             watched: Columns::new(1),

@@ -150,9 +150,9 @@ fn scan_codes<M: Metric>(
         for (row, dot) in four.into_iter().zip(dots) {
             let (row_scale, error) = arena.coding(row).unwrap_or_default();
             let distance = distance_of(dot as f32, coded.scale, row_scale);
-            let is_far = best
-                .worst()
-                .is_some_and(|cost| distance - coded.bound(error) > M::distance_of(cost));
+            let is_far = best.worst().is_some_and(|cost| {
+                distance - coded.bound(error, arena.dim()) > M::distance_of(cost)
+            });
             if !is_far {
                 offer_visible::<M>(arena, vector, view, RowId(row), best);
             }
@@ -437,6 +437,35 @@ mod tests {
                     prop_assert!(left_out > worst, "{:?} is left out", left_out.id);
                 }
             }
+        }
+    }
+
+    /// Where codes are exact, all that is left of a bound is what rounding may do, and sums over many
+    /// components round much.
+    #[test]
+    fn the_scan_is_exact_where_codes_are_and_dimensions_are_many() {
+        const DIM: usize = 4_096;
+        let mut random = Random::new(31);
+        for _ in 0..20 {
+            let mut world = World::<Cosine>::new(DIM, PARAMS);
+            for number in 0..40 {
+                let mut vector = vec![0.1 + random.float().abs(); DIM];
+                // A component that a code keeps as it is.
+                vector[random.below(DIM)] *= (127 - number / 4) as f32 / 127.0;
+                world.push(&vector, 1_000 - number as u64, None);
+            }
+            let query = vec![0.1 + random.float().abs(); DIM];
+            let vector = Vector::new(&query);
+            let mut expected: Vec<_> = (0..40)
+                .map(|row| {
+                    let row = RowId(row);
+                    let cost = Cosine::cost(vector, world.arena.vector(row).unwrap());
+                    (world.arena.id(row).unwrap(), -cost)
+                })
+                .collect();
+            expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            expected.truncate(5);
+            assert_eq!(ask(&world, &query, 5, 5, usize::MAX).hits, expected);
         }
     }
 

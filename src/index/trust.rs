@@ -18,8 +18,9 @@ use crate::ids::RowId;
 /// One row in this many is looked at.
 const SAMPLED: u32 = 8;
 
-/// Of how many candidates the distances are compared.
+/// Of how many candidates the distances are compared, at most and at least.
 const COMPARED: usize = 16;
+const COMPARED_MIN: usize = 4;
 
 /// The neighbors of a node are chosen among so many of the nearest, mostly, and the answer of an
 /// ordinary query lies among them: whole codes have to tell the first from the last.
@@ -47,8 +48,9 @@ pub(super) enum Sight {
 }
 
 impl Sight {
-    /// What walks over vectors of so many dimensions begin with: less is of no use where it takes as
-    /// many cache lines.
+    /// What walks over vectors of so many dimensions begin with. Short vectors take one cache line, and
+    /// whole codes of middling ones two that lie together: to look at less would gain little, and few
+    /// dimensions are where codes fail.
     pub(super) fn of_dim(dim: usize) -> Self {
         match dim {
             0..=16 => Self::Vectors,
@@ -127,7 +129,10 @@ impl<M: Metric> GraphWriter<M> {
         if !row.is_multiple_of(SAMPLED) || graph.sight() == Sight::Vectors {
             return None;
         }
-        let compared = candidates.get(..COMPARED)?;
+        let compared = candidates.get(..COMPARED.min(candidates.len()))?;
+        if compared.len() < COMPARED_MIN {
+            return None;
+        }
         let vector = graph.arena().vector(RowId(row))?;
         let rows: Vec<u32> = compared.iter().map(|key| key.row()).collect();
         let mut by_high = Vec::with_capacity(COMPARED);
@@ -137,7 +142,7 @@ impl<M: Metric> GraphWriter<M> {
                 let exact = M::distance(vector, graph.arena().vector(RowId(key.row()))?);
                 Some((exact - key.distance()).powi(2))
             });
-            (errors.sum::<f32>() / COMPARED as f32).sqrt()
+            (errors.sum::<f32>() / keys.len().max(1) as f32).sqrt()
         };
         let spread = |count: usize| {
             let last = candidates.get(count - 1).or(candidates.last());

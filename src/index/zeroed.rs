@@ -1,8 +1,10 @@
-//! Zeroed memory that is not touched before it is used, in large pages where it is large.
+//! Zeroed memory that is not touched before it is used, in large pages where that is asked for.
 //!
 //! A walk reads codes and lists at random addresses. With pages of 4 KiB most of these reads miss
 //! the buffer of page addresses as well, and fetching ahead does not help with that; with pages of
-//! 2 MiB there are few enough to remember.
+//! 2 MiB there are few enough to remember. But whoever first writes to a page of 2 MiB waits while the
+//! system finds and clears it, a millisecond and more: so vectors, of which there is most and which
+//! walks do not read, have small ones.
 
 #![allow(unsafe_code)]
 
@@ -12,7 +14,7 @@ use memmap2::MmapMut;
 
 use super::columns::Full;
 
-/// Memory of this size or more is asked of the system in large pages.
+/// From this size on memory that is walked over is asked of the system in large pages.
 const LARGE_BYTES: usize = 2 << 20;
 
 /// What every map is aligned to, at least: the smallest page there is.
@@ -32,10 +34,11 @@ unsafe impl<T: Send> Send for Zeroed<T> {}
 unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
 impl<T: bytemuck::Zeroable> Zeroed<T> {
-    /// `len` values, all of zeroed memory.
-    pub(super) fn new(len: usize) -> Result<Self, Full> {
+    /// `len` values, all of zeroed memory, in large pages if `is_walked` and there is enough of it.
+    pub(super) fn new(len: usize, is_walked: bool) -> Result<Self, Full> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(Full::Memory)?;
-        if bytes >= LARGE_BYTES
+        if is_walked
+            && bytes >= LARGE_BYTES
             && align_of::<T>() <= PAGE_BYTES_MIN
             && let Ok(mut map) = MmapMut::map_anon(bytes)
         {
@@ -90,16 +93,18 @@ mod tests {
     #[test]
     fn small_and_large_memory_is_zero_and_keeps_what_is_written() {
         for len in [0, 1, 1_000, LARGE_BYTES / 8 - 1, LARGE_BYTES / 8, 1_000_000] {
-            let values = Zeroed::<AtomicU64>::new(len).unwrap();
-            assert_eq!(values.len(), len);
-            assert_eq!(values.map.is_some(), len * 8 >= LARGE_BYTES);
-            for (index, value) in values.iter().enumerate().step_by(511) {
-                assert_eq!(value.swap(index as u64 + 1, Ordering::Relaxed), 0);
-            }
-            for (index, value) in values.iter().enumerate().step_by(511) {
-                assert_eq!(value.load(Ordering::Relaxed), index as u64 + 1);
+            for is_walked in [false, true] {
+                let values = Zeroed::<AtomicU64>::new(len, is_walked).unwrap();
+                assert_eq!(values.len(), len);
+                assert_eq!(values.map.is_some(), is_walked && len * 8 >= LARGE_BYTES);
+                for (index, value) in values.iter().enumerate().step_by(511) {
+                    assert_eq!(value.swap(index as u64 + 1, Ordering::Relaxed), 0);
+                }
+                for (index, value) in values.iter().enumerate().step_by(511) {
+                    assert_eq!(value.load(Ordering::Relaxed), index as u64 + 1);
+                }
             }
         }
-        assert!(Zeroed::<AtomicU64>::new(usize::MAX).is_err());
+        assert!(Zeroed::<AtomicU64>::new(usize::MAX, true).is_err());
     }
 }

@@ -212,6 +212,9 @@ fn read_queries(path: &Path, dir: &Path) -> Result<Vec<Vec<f32>>, Failure> {
             let error = TalaError::DimensionMismatch { expected: dim, got: query.len() };
             return Err(wrong(&error.to_string()));
         }
+        if !query.iter().all(|value| value.is_finite()) {
+            return Err(wrong("a number that does not fit 32 bits"));
+        }
         queries.push(query);
     }
     if queries.is_empty() {

@@ -95,12 +95,13 @@ fn any_number_of_threads_makes_the_same_graph() {
         ("anyhow", |random, _| 1 + random.below(64) as u32),
         ("all at once", |_, _| 300),
     ];
-    let vectors = mixed(&mut Random::new(21), ROWS as usize, 12);
-    for (name, cut) in cuts {
+    // Walks over short vectors compare those, over long ones codes.
+    for (dim, (name, cut)) in [12, 140].into_iter().flat_map(|dim| cuts.map(|cut| (dim, cut))) {
+        let vectors = mixed(&mut Random::new(21), ROWS as usize, dim);
         let built = |threads| {
             let mut random = Random::new(22);
             let params = GraphParams { m: 5, ef_construction: 30, seed: 3 };
-            let mut world = World::<Cosine>::new(12, params);
+            let mut world = World::<Cosine>::new(dim, params);
             while world.arena.len() < ROWS {
                 let end = (world.arena.len() + cut(&mut random, world.arena.len())).min(ROWS);
                 while world.arena.len() < end {

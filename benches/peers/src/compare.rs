@@ -44,8 +44,13 @@ fn read(path: &Path, figures: &[&str]) -> Result<Medians, Failure> {
     let mut values: BTreeMap<(Condition, String), Vec<f64>> = BTreeMap::new();
     // The first line tells the machine.
     for (number, line) in text.lines().enumerate().skip(1) {
-        let record: Record = serde_json::from_str(line)
-            .map_err(|error| format!("{}, line {}: {error}", path.display(), number + 1))?;
+        let wrong = |error| format!("{}, line {}: {error}", path.display(), number + 1);
+        let mut record: serde_json::Value = serde_json::from_str(line).map_err(wrong)?;
+        // What could not be computed, such as a rate of nothing, was written as null.
+        if let Some(values) = record.get_mut("values").and_then(|values| values.as_object_mut()) {
+            values.retain(|_, value| !value.is_null());
+        }
+        let record: Record = serde_json::from_value(record).map_err(wrong)?;
         let at: Vec<String> =
             record.at.iter().map(|(name, value)| format!("{name} {value}")).collect();
         for figure in figures {

@@ -213,6 +213,13 @@ fn a_file_that_cannot_be_read_does_not_stop_the_others() {
     assert_eq!((ran.status, counts(&ran.stdout)), (1, [1, 0, 0]), "{ran:?}");
     assert!(ran.stderr.contains("missing: "), "{ran:?}");
     assert_eq!(ran.stderr.matches("tala-store: cannot read").count(), 2, "{ran:?}");
+    // One clear line where there is nothing else to say.
+    let ran = scene.run("ingest", &[missing.to_str().unwrap()]);
+    assert_eq!(
+        (ran.status, ran.stdout.as_str(), ran.stderr.lines().count()),
+        (1, "", 1),
+        "{ran:?}"
+    );
 }
 
 #[test]

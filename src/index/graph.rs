@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     distance::Vector,
-    kernels::{Probe, Quantized, prefetch, quantize},
+    kernels::{Probe, prefetch},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -207,16 +207,13 @@ impl<M: Metric> Graph<M> {
     ) -> usize {
         let mut seen = Seen::default();
         with_scratch(|scratch| {
-            let Scratch { trail, probe, signed, .. } = scratch;
-            let mut coded = None;
-            let mut point = Point::Exact(query);
-            if let Some(detail) = self.sight().detail() {
-                signed.resize(query.values().len(), 0);
-                let Quantized { scale, error } = quantize(query.values(), query.norm(), signed);
-                probe.set_signed(signed);
-                coded = Some(Coded { scale, error });
-                point = Point::Coded(probe, scale, detail);
-            }
+            let detail = self.sight().detail();
+            let coded = detail.map(|_| scratch.aim(query));
+            let Scratch { trail, probe, .. } = scratch;
+            let point = match (coded, detail) {
+                (Some(coded), Some(detail)) => Point::Coded(probe, coded.scale, detail),
+                _ => Point::Exact(query),
+            };
             let ruler = Ruler::new(&self.arena, point);
             let Some(entry) = self.descend(&ruler, 0, trail, &mut seen) else { return };
             if self.any_buried.load(Ordering::Relaxed) == 0 {

@@ -66,7 +66,7 @@ impl Plan {
 
 /// One step of a [`Plan`]. In the order of a plan, no link leads to what is not written yet.
 pub(super) enum Write {
-    /// Writes the block and all lists of a new node; `lists[level]` are its neighbors.
+    /// Writes the place and all lists of a new node; `lists[level]` are its neighbors.
     Node { row: u32, upper: u32, lists: Vec<Vec<u32>> },
     /// Hangs a new row in behind `head`, or first in the chain without a place.
     Twin { row: u32, head: Option<u32>, kind: u32 },
@@ -461,7 +461,7 @@ impl<M: Metric> GraphWriter<M> {
                 if let (Some(before), Some([twin, place])) = (before, self.graph.places.get(row)) {
                     twin.store(before.load(Ordering::Relaxed), Ordering::Relaxed);
                     place.store(kind, Ordering::Relaxed);
-                    // Release: whoever meets the row in the chain sees its block.
+                    // Release: whoever meets the row in the chain sees its place.
                     before.store(row, Ordering::Release);
                 }
                 self.enlist(row);
@@ -472,7 +472,7 @@ impl<M: Metric> GraphWriter<M> {
             }
             Write::Append { row, level, slot, neighbor } => {
                 if let Some(slot) = self.graph.slots(row, level).get(slot) {
-                    // Release: the neighbor's block is seen by whoever follows the link.
+                    // Release: the neighbor's lists are seen by whoever follows the link.
                     slot.store(neighbor, Ordering::Release);
                     self.links_count += 1;
                 }

@@ -270,7 +270,7 @@ impl<M: Metric> GraphWriter<M> {
         candidates
     }
 
-    /// Strikes the condemned nodes off. Their blocks stay: a reader may still stand on one.
+    /// Strikes the condemned nodes off. Their lists stay: a reader may still stand on one.
     fn finish_repair(&mut self) {
         let nodes = mem::take(&mut self.nodes);
         let (condemned, nodes): (Vec<u32>, Vec<u32>) =

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     distance::Vector,
-    kernels::{Probe, Quantized, dots4, quantize},
+    kernels::{Probe, dots4},
 };
 
 /// What is asked.
@@ -117,11 +117,7 @@ fn scan<M: Metric>(
     let end = view.rows_end.0.min(arena.len());
     if M::HAS_CODES && arena.has_codes() && end.saturating_sub(next) >= CODED_SCAN_MIN {
         with_scratch(|scratch| {
-            scratch.signed.resize(vector.values().len(), 0);
-            let Quantized { scale, error } =
-                quantize(vector.values(), vector.norm(), &mut scratch.signed);
-            scratch.probe.set_signed(&scratch.signed);
-            let coded = Coded { scale, error };
+            let coded = scratch.aim(vector);
             next = scan_codes::<M>(arena, vector, (&scratch.probe, coded), view, next..end, best);
         });
     }

@@ -2,7 +2,11 @@
 
 use std::{cell::Cell, cmp::Reverse, collections::BinaryHeap};
 
-use crate::kernels::Probe;
+use super::point::Coded;
+use crate::{
+    distance::Vector,
+    kernels::{Probe, Quantized, quantize},
+};
 
 /// A node and its distance; ordered by distance, then by row.
 ///
@@ -185,7 +189,17 @@ pub(super) struct Scratch {
     /// One of two rows that are compared on the way.
     pub(super) pair: Probe,
     /// A code of one sign for each component, before it becomes a probe.
-    pub(super) signed: Vec<i8>,
+    signed: Vec<i8>,
+}
+
+impl Scratch {
+    /// Makes `probe` that of a query, and says how far its code is off.
+    pub(super) fn aim(&mut self, query: Vector<'_>) -> Coded {
+        self.signed.resize(query.values().len(), 0);
+        let Quantized { scale, error } = quantize(query.values(), query.norm(), &mut self.signed);
+        self.probe.set_signed(&self.signed);
+        Coded { scale, error }
+    }
 }
 
 thread_local! {

@@ -98,7 +98,10 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let done = files.iter().try_for_each(|file| ingest.file(file, &bar));
     let done = done.and_then(|()| engine.close().map_err(Failure::from));
     bar.finish_and_clear();
-    ingest.report(out, started.elapsed())?;
+    // Where no file could be read there is nothing to report but that, which was said.
+    if ingest.unread_count == 0 || ingest.has_seen_lines() {
+        ingest.report(out, started.elapsed())?;
+    }
     done?;
     if ingest.bad_count > 0 || ingest.unread_count > 0 {
         out.flush()?;
@@ -130,6 +133,10 @@ struct Pending {
 }
 
 impl<'a> Ingest<'a> {
+    fn has_seen_lines(&self) -> bool {
+        self.stored_count + self.skipped_count + self.bad_count > 0
+    }
+
     fn new(engine: &'a StorageEngine) -> Self {
         Self {
             engine,

@@ -242,6 +242,26 @@ fn the_shortest_lists_leave_every_row_within_reach_of_the_entry_point() {
     }
 }
 
+/// Each of these directions is a twin of the next, and the last is none of the first: what hangs on
+/// a node must be a twin of the node itself.
+#[test]
+fn a_row_of_the_batch_hangs_on_a_node_only_as_a_twin_of_it() {
+    let mut world = World::<Cosine>::new(2, PARAMS);
+    for number in 0..8_u8 {
+        world.push(&[1.0, 0.9e-6 * f32::from(number)], number.into(), None);
+    }
+    link_batch(&mut world, 8, 1);
+    let graph = world.graph.graph();
+    assert_eq!(world.graph.state(1), State::Hanging, "the first pair are twins");
+    for node in world.graph.nodes.iter().copied() {
+        for (row, _) in graph.members(node) {
+            let vector = |row| world.arena.vector(RowId(row)).unwrap();
+            let distance = Cosine::distance(vector(node), vector(row));
+            assert!(Cosine::are_twins(distance), "{row} hangs on {node}, {distance} away");
+        }
+    }
+}
+
 /// A twin may have been drawn a higher level than the node that stands for it, and a later row of the
 /// batch, which takes the twin for a node, finds it there.
 #[test]

@@ -14,6 +14,10 @@ mod verify;
 mod view;
 mod writes;
 
+/// A check of a directory on any disk.
+#[cfg(all(feature = "internals", not(loom)))]
+pub(crate) use self::verify::verify_in;
+
 /// What the models of `loom-tests` take from this room.
 #[cfg(loom)]
 pub mod models {

@@ -44,6 +44,7 @@
 
 // In reading order: what is shared, the rooms, the facade.
 mod bytes;
+mod disk;
 mod door;
 mod entry;
 mod files;

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tala_core::TalaError;
 
+use crate::disk::{Disk, real_disk};
+
 /// When a write counts as done.
 ///
 /// | level | before the answer | killed process loses | power cut loses |
@@ -85,6 +87,7 @@ pub struct EngineOptions {
     pub(crate) index_threads: usize,
     pub(crate) link_on_open: bool,
     pub(crate) progress: Option<ProgressCallback>,
+    pub(crate) disk: Arc<dyn Disk>,
 }
 
 impl fmt::Debug for EngineOptions {
@@ -133,6 +136,7 @@ impl EngineOptions {
             index_threads: 1,
             link_on_open: true,
             progress: None,
+            disk: real_disk(),
         }
     }
 
@@ -235,6 +239,14 @@ impl EngineOptions {
         callback: impl Fn(OpenProgress) + Send + Sync + 'static,
     ) -> Self {
         self.progress = Some(Arc::new(callback));
+        self
+    }
+
+    /// The disk that the store is on: for tests, which have a simulated one.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
         self
     }
 

@@ -3,6 +3,7 @@
 //! door. It promises nothing: what it shows changes with any commit.
 
 pub use crate::{
+    disk::{Disk, DiskFile, EntryKind, Mapping},
     ids::{FileNumber, SeqNo},
     metrics::{LockRank, TrackedMutex},
     wal::{BatchPlace, Encoded, LogFile},
@@ -56,11 +57,18 @@ mod models {
 /// What only the benches need: parts that are measured alone.
 #[cfg(all(feature = "internals", not(loom)))]
 mod parts {
-    use std::path::Path;
+    use std::{path::Path, sync::Arc};
 
     use tala_core::TalaError;
 
-    use super::{FileNumber, LogFile};
+    use super::{Disk, FileNumber, LogFile};
+    use crate::{
+        VerifyReport,
+        disk::{RealDisk, StoreDir},
+        engine::verify_in,
+        mapping,
+        wal::DiskLog,
+    };
     pub use crate::{
         distance::Vector,
         index::metric::{Cosine, Euclidean, Metric},
@@ -71,14 +79,21 @@ mod parts {
         metrics::TrackedRwLock,
         wal::Stamp,
     };
-    use crate::{mapping, wal::DiskLog};
 
     /// The log file `number` of the store in `dir`, as the log's writer has it.
     ///
     /// # Errors
     /// The operating system refused, or there is such a file.
     pub fn create_log(dir: &Path, number: FileNumber) -> Result<impl LogFile + use<>, TalaError> {
-        DiskLog::create(dir, number)
+        DiskLog::create(&StoreDir::real(dir), number)
+    }
+
+    /// The store in `dir` on `disk`, checked as [`verify`](crate::verify) does.
+    ///
+    /// # Errors
+    /// As `verify`.
+    pub fn verify_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<VerifyReport, TalaError> {
+        verify_in(&StoreDir::new(disk, dir))
     }
 
     /// The file in memory as opening a store has its segments; `None` where there is none.
@@ -86,6 +101,6 @@ mod parts {
     /// # Errors
     /// The operating system refused, or this is no regular file.
     pub fn map_file(path: &Path) -> Result<Option<impl AsRef<[u8]> + use<>>, TalaError> {
-        mapping::map_file(path)
+        mapping::map_file(&RealDisk, path)
     }
 }

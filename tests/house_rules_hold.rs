@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What may stand in the library only where one of these paths begins.
-const RULES: [(&str, &[&str]); 15] = [
+const RULES: [(&str, &[&str]); 20] = [
     ("std::thread", &["sync"]),
     ("std::sync::Mutex", &["sync"]),
     ("std::sync::RwLock", &["sync"]),
@@ -20,6 +20,11 @@ const RULES: [(&str, &[&str]); 15] = [
     ("sleep(", &[]),
     ("simsimd::", &["distance.rs"]),
     ("unsafe {", &["index/rows.rs", "index/zeroed.rs", "kernels", "mapping.rs"]),
+    ("std::fs::", &["disk"]),
+    ("File::open", &["disk/real.rs"]),
+    ("fs::File", &["disk/real.rs", "mapping.rs"]),
+    ("OpenOptions::", &["disk/real.rs"]),
+    ("rustix::", &["disk/real.rs"]),
     ("println!", &["bin"]),
     ("dbg!", &[]),
 ];

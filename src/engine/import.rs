@@ -3,13 +3,14 @@
 //! They are read once, into one of our segments; the old files stay as they are. The segments are
 //! read first and the log after them, since the log has the commands.
 
-use std::{io::ErrorKind, path::Path};
+use std::io::ErrorKind;
 
 use tala_core::{Intent, IntentId, SegmentId, StorageOperation, TalaError};
 use tala_wire::SegmentReader;
 
 use super::recover::{LEGACY_LOG, Listing, Recovered, RecoveryWarning};
 use crate::{
+    disk::StoreDir,
     files::{read_all, read_whole},
     ids::SeqNo,
     mapping::map_file,
@@ -23,7 +24,7 @@ use crate::{
 /// A file is damaged, no embedding has dimension `dim`, or the operating system refused; the
 /// directory is then as it was, but for a segment file that nothing lists.
 pub fn import(
-    dir: &Path,
+    dir: &StoreDir,
     dim: usize,
     listing: &Listing,
     recovered: &mut Recovered,
@@ -37,7 +38,7 @@ pub fn import(
 /// # Errors
 /// A file is damaged, no embedding has dimension `dim`, or the operating system refused.
 pub fn take_in(
-    dir: &Path,
+    dir: &StoreDir,
     dim: usize,
     listing: &Listing,
     recovered: &mut Recovered,
@@ -47,7 +48,7 @@ pub fn take_in(
         has_segments |= add_segment(dir, dim, id, recovered)?;
     }
     let path = dir.join(LEGACY_LOG);
-    let bytes = read_whole(&path)?;
+    let bytes = read_whole(dir.disk(), &path)?;
     let log = read_entries(&bytes).map_err(|damage| damage.into_error(&path))?;
     if let Some(offset) = log.torn_at {
         let bytes = (bytes.len() as u64).saturating_sub(offset);
@@ -75,9 +76,9 @@ pub fn take_in(
 ///
 /// # Errors
 /// [`TalaError::Corrupt`] where it is not, or is missing; the operating system refused.
-pub fn check_untouched(dir: &Path, entry: &LegacyEntry) -> Result<(), TalaError> {
+pub fn check_untouched(dir: &StoreDir, entry: &LegacyEntry) -> Result<(), TalaError> {
     let path = dir.join(LEGACY_LOG);
-    let bytes = match read_all(&path) {
+    let bytes = match read_all(dir.disk(), &path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let what = "the MANIFEST says that it was imported, but the file is missing";
@@ -98,10 +99,10 @@ pub fn check_untouched(dir: &Path, entry: &LegacyEntry) -> Result<(), TalaError>
 ///
 /// # Errors
 /// A file cannot be read or is damaged.
-pub fn legacy_dim(dir: &Path, listing: &Listing) -> Result<Option<usize>, TalaError> {
+pub fn legacy_dim(dir: &StoreDir, listing: &Listing) -> Result<Option<usize>, TalaError> {
     for &id in &listing.segments {
         let path = dir.join(segment_name(id));
-        if let Some(map) = map_file(&path)? {
+        if let Some(map) = map_file(dir.disk(), &path)? {
             let reader = SegmentReader::open(map).map_err(|error| error.in_file(&path))?;
             if reader.is_legacy() {
                 return Ok(Some(reader.dim()));
@@ -109,7 +110,8 @@ pub fn legacy_dim(dir: &Path, listing: &Listing) -> Result<Option<usize>, TalaEr
         }
     }
     let path = dir.join(LEGACY_LOG);
-    let log = read_entries(&read_whole(&path)?).map_err(|damage| damage.into_error(&path))?;
+    let log =
+        read_entries(&read_whole(dir.disk(), &path)?).map_err(|damage| damage.into_error(&path))?;
     Ok(embedding_lens(&log.entries).next())
 }
 
@@ -131,13 +133,13 @@ fn embedding_lens(entries: &[WalEntry]) -> impl Iterator<Item = usize> {
 
 /// Takes in a segment of the original; `false` where this is none.
 fn add_segment(
-    dir: &Path,
+    dir: &StoreDir,
     dim: usize,
     id: SegmentId,
     recovered: &mut Recovered,
 ) -> Result<bool, TalaError> {
     let path = dir.join(segment_name(id));
-    let Some(map) = map_file(&path)? else { return Ok(false) };
+    let Some(map) = map_file(dir.disk(), &path)? else { return Ok(false) };
     let reader = SegmentReader::open(map).map_err(|error| error.in_file(&path))?;
     if !reader.is_legacy() {
         // Left over from an import that was interrupted before its MANIFEST was published.
@@ -179,7 +181,7 @@ fn with_what_segments_know(recovered: &Recovered, entry: WalEntry) -> Intent {
 }
 
 fn publish(
-    dir: &Path,
+    dir: &StoreDir,
     dim: usize,
     listing: &Listing,
     legacy_log: &[u8],

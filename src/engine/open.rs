@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     actor::{Fate, mailbox_for, spawn},
+    disk::StoreDir,
     files::DirLock,
     gate::Gate,
     ids::{FileNumber, RowId, SeqNo},
@@ -82,9 +83,10 @@ impl EngineOptions {
 
 impl StorageEngine {
     /// See [`EngineOptions::open`].
-    fn open_with(options: EngineOptions, dir: &Path) -> Result<Self, TalaError> {
+    fn open_with(options: EngineOptions, path: &Path) -> Result<Self, TalaError> {
         options.check()?;
-        ensure_dir(dir)?;
+        let dir = &StoreDir::new(Arc::clone(&options.disk), path);
+        ensure_dir(dir.disk(), path)?;
         let lock = Arc::new(DirLock::take(dir)?);
         let (graph, graph_writer, arena) = new_index(&options);
         let mut recovered = Recovered::empty(&options, arena)?;
@@ -129,7 +131,7 @@ pub(super) fn new_index(options: &EngineOptions) -> (Arc<Graph>, GraphWriter, Ar
 
 /// Reads the directory, or makes a new store of it.
 fn recover(
-    dir: &Path,
+    dir: &StoreDir,
     options: &EngineOptions,
     recovered: &mut Recovered,
 ) -> Result<(Manifest, Listing), TalaError> {
@@ -156,7 +158,7 @@ fn recover(
                 manifest
             }
             Unlisted::Legacy => import(dir, options.dim, &listing, recovered)?,
-            Unlisted::Damaged => return Err(manifest_is_lost(dir)),
+            Unlisted::Damaged => return Err(manifest_is_lost(dir.path())),
         },
     };
     Ok((manifest, listing))
@@ -172,7 +174,7 @@ fn next_log(manifest: &Manifest, listing: &Listing) -> FileNumber {
 /// older log counts. The file is there already: a MANIFEST that names a log proves that there was
 /// one.
 fn settle(
-    dir: &Path,
+    dir: &StoreDir,
     manifest: &mut Manifest,
     number: FileNumber,
     listing: &Listing,
@@ -191,7 +193,7 @@ fn settle(
 
 /// Clears away what the MANIFEST just published says is of no use: logs that it does not count, and
 /// what interrupted flushes left. Whatever cannot be removed is tried again by the next open.
-fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing, recovered: &mut Recovered) {
+fn tidy(dir: &StoreDir, manifest: &Manifest, listing: &Listing, recovered: &mut Recovered) {
     let Recovered { uncounted, report, .. } = recovered;
     let is_retired =
         |number: &&FileNumber| **number < manifest.next_log && manifest.log(**number).is_none();
@@ -212,7 +214,7 @@ fn tidy(dir: &Path, manifest: &Manifest, listing: &Listing, recovered: &mut Reco
     let segments =
         listing.segments.iter().filter(is_unlisted).map(|id| dir.join(segment_name(*id)));
     for path in segments.chain(listing.temporary.iter().cloned()) {
-        let _ = std::fs::remove_file(path);
+        let _ = dir.disk().remove(&path);
     }
 }
 
@@ -221,7 +223,7 @@ fn start(
     options: EngineOptions,
     recovered: Recovered,
     (graph, graph_writer): (Arc<Graph>, GraphWriter),
-    on_disk: Option<(&Path, OnDisk)>,
+    on_disk: Option<(&StoreDir, OnDisk)>,
 ) -> Result<StorageEngine, TalaError> {
     let Recovered {
         arena: arena_writer, intents, index_map, hot, last_seq, log_bytes, report, ..
@@ -263,8 +265,8 @@ fn start(
     let mut flush_outbox = None;
     if let Some((dir, on_disk)) = on_disk {
         let store = DiskSegments::new(
-            dir.to_owned(),
-            |dir, number| dir.join(log_name(number)),
+            dir.clone(),
+            log_name,
             Arc::clone(&on_disk.manifest),
             arena,
             Arc::clone(&on_disk.lock),
@@ -328,19 +330,22 @@ impl Inner {
 /// # Errors
 /// A file cannot be read or is damaged.
 pub fn stored_dim(dir: impl AsRef<Path>) -> Result<Option<usize>, TalaError> {
-    let dir = dir.as_ref();
+    stored_dim_in(&StoreDir::real(dir.as_ref()))
+}
+
+fn stored_dim_in(dir: &StoreDir) -> Result<Option<usize>, TalaError> {
     if let Some(manifest) = Manifest::load(dir)? {
         return Ok(Some(manifest.dim as usize));
     }
-    match std::fs::metadata(dir) {
+    match dir.disk().kind(dir.path()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(TalaError::storage(StorageOperation::Open, dir, error)),
+        Err(error) => return Err(TalaError::storage(StorageOperation::Open, dir.path(), error)),
         Ok(_) => {}
     }
     let listing = Listing::of(dir)?;
     match listing.without_manifest() {
         Unlisted::Nothing => Ok(None),
         Unlisted::Legacy => legacy_dim(dir, &listing),
-        Unlisted::Damaged => Err(manifest_is_lost(dir)),
+        Unlisted::Damaged => Err(manifest_is_lost(dir.path())),
     }
 }

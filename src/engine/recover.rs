@@ -11,6 +11,7 @@ use tala_core::{Intent, SegmentId, StorageOperation, TalaError};
 
 use super::view::{IndexMap, IntentMap, TableOp, Tables};
 use crate::{
+    disk::{Disk, EntryKind, StoreDir},
     door::check_embedding,
     entry::{Entry, Vector},
     files::{read_whole, reread_from_disk, sync_dir},
@@ -133,21 +134,20 @@ impl Listing {
     ///
     /// # Errors
     /// The operating system refused.
-    pub fn of(dir: &Path) -> Result<Self, TalaError> {
-        let failed = |error| TalaError::storage(StorageOperation::List, dir, error);
+    pub fn of(dir: &StoreDir) -> Result<Self, TalaError> {
+        let failed = |error| TalaError::storage(StorageOperation::List, dir.path(), error);
         let mut listing = Self::default();
-        for entry in std::fs::read_dir(dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+        for name in dir.disk().list(dir.path()).map_err(failed)? {
             // Ours are all ASCII; whatever is not is not ours.
-            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Ok(name) = name.into_string() else { continue };
             if let Some(number) = parse_log_name(&name).filter(|number| number.0 < NUMBER_END) {
                 listing.logs.insert(number);
             } else if let Some(id) = parse_segment_name(&name).filter(|id| id.0 < NUMBER_END) {
                 listing.segments.insert(id);
             } else if is_temporary(&name) {
-                listing.temporary.push(entry.path());
+                listing.temporary.push(dir.join(name));
             } else if is_set_aside(&name) {
-                listing.set_aside.push(entry.path());
+                listing.set_aside.push(dir.join(name));
             } else if name == LEGACY_LOG {
                 listing.has_legacy_log = true;
             }
@@ -176,18 +176,23 @@ fn is_set_aside(name: &str) -> bool {
 /// segment, and may be all that is left of something, so it is renamed; and so is one of which this
 /// open found that nothing counts, although its writes may be whole (those of another store).
 /// Whatever fails is tried again by the next open.
-pub fn set_aside(dir: &Path, number: FileNumber, nothing_counts: bool) -> Option<RecoveryWarning> {
+pub fn set_aside(
+    dir: &StoreDir,
+    number: FileNumber,
+    nothing_counts: bool,
+) -> Option<RecoveryWarning> {
     let name = log_name(number);
     let file = dir.join(&name);
-    let bytes = read_whole(&file).ok()?;
+    let bytes = read_whole(dir.disk(), &file).ok()?;
     if bytes.is_empty() || (!nothing_counts && holds_a_write(&bytes, number)) {
-        let _ = std::fs::remove_file(&file);
+        let _ = dir.disk().remove(&file);
         return None;
     }
     let aside = dir.join(name + ASIDE_SUFFIX);
     // Renaming would replace what somebody put there.
-    let is_free = matches!(aside.try_exists(), Ok(false));
-    let is_renamed = is_free && std::fs::rename(&file, &aside).is_ok();
+    let found = dir.disk().kind(&aside);
+    let is_free = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let is_renamed = is_free && dir.disk().rename(&file, &aside).is_ok();
     let kept_as = if is_renamed { aside } else { file.clone() };
     Some(RecoveryWarning::NothingCounts { file, bytes: bytes.len() as u64, kept_as })
 }
@@ -243,7 +248,7 @@ pub struct JudgedLog {
 impl JudgedLog {
     /// # Errors
     /// [`TalaError::Corrupt`] where records are missing that had been synced.
-    fn new(dir: &Path, bytes: Vec<u8>, expected: Expected) -> Result<Self, TalaError> {
+    fn new(dir: &StoreDir, bytes: Vec<u8>, expected: Expected) -> Result<Self, TalaError> {
         let path = dir.join(log_name(expected.file));
         let end = match read_log(&bytes, &expected) {
             Ok(contents) => contents.end(),
@@ -274,7 +279,7 @@ impl JudgedLog {
 /// # Errors
 /// A log is missing or damaged, or the operating system refused.
 pub fn read_logs(
-    dir: &Path,
+    dir: &StoreDir,
     manifest: &Manifest,
     listing: &Listing,
 ) -> Result<Vec<JudgedLog>, TalaError> {
@@ -289,7 +294,7 @@ pub fn read_logs(
 /// # Errors
 /// It is missing or damaged, or the operating system refused.
 pub fn read_listed_log(
-    dir: &Path,
+    dir: &StoreDir,
     entry: &LogEntry,
     listing: &Listing,
 ) -> Result<JudgedLog, TalaError> {
@@ -300,7 +305,7 @@ pub fn read_listed_log(
     }
     let bound = Bound::Accepted { len: entry.accepted_len, last_seq: entry.last_seq };
     let expected = Expected { file: entry.number, first_seq: entry.first_seq, bound };
-    JudgedLog::new(dir, read_whole(&path)?, expected)
+    JudgedLog::new(dir, read_whole(dir.disk(), &path)?, expected)
 }
 
 /// Reads the logs begun after the MANIFEST was published.
@@ -308,7 +313,7 @@ pub fn read_listed_log(
 /// # Errors
 /// The first of them that is missing or damaged, or the operating system refused.
 pub fn read_live_logs(
-    dir: &Path,
+    dir: &StoreDir,
     manifest: &Manifest,
     listing: &Listing,
 ) -> Result<Vec<JudgedLog>, TalaError> {
@@ -329,20 +334,20 @@ pub fn read_live_logs(
     }
     // After an unclean end the page cache may show bytes that a failed sync never brought to the
     // disk. Make durable what can be, and believe only what then comes back from the disk.
-    sync_dir(dir)?;
+    sync_dir(dir.disk(), dir.path())?;
     judge_live_logs(dir, manifest, listing, &numbers, reread_from_disk)
 }
 
 fn judge_live_logs(
-    dir: &Path,
+    dir: &StoreDir,
     manifest: &Manifest,
     listing: &Listing,
     numbers: &[FileNumber],
-    read: impl Fn(&Path) -> Result<Vec<u8>, TalaError>,
+    read: impl Fn(&dyn Disk, &Path) -> Result<Vec<u8>, TalaError>,
 ) -> Result<Vec<JudgedLog>, TalaError> {
     let mut files = Vec::new();
     for &number in numbers {
-        files.push((number, read(&dir.join(log_name(number)))?));
+        files.push((number, read(dir.disk(), &dir.join(log_name(number)))?));
     }
     // What the MANIFEST and the logs after it prove of each log, from the last one to the first.
     let mut synced_outside = manifest.synced_seq;
@@ -415,7 +420,7 @@ impl Recovered {
     /// A segment is missing or damaged.
     pub fn add_segments(
         &mut self,
-        dir: &Path,
+        dir: &StoreDir,
         manifest: &Manifest,
         options: &EngineOptions,
     ) -> Result<(), TalaError> {
@@ -543,10 +548,9 @@ impl Recovered {
 ///
 /// # Errors
 /// The operating system refused, or something that is not a directory is in the way.
-pub fn ensure_dir(dir: &Path) -> Result<(), TalaError> {
-    use std::os::unix::fs::DirBuilderExt;
-    match std::fs::metadata(dir) {
-        Ok(found) if found.is_dir() => return Ok(()),
+pub fn ensure_dir(disk: &dyn Disk, dir: &Path) -> Result<(), TalaError> {
+    match disk.kind(dir) {
+        Ok(EntryKind::Dir) => return Ok(()),
         Ok(_) => {
             let error = io::Error::from(io::ErrorKind::NotADirectory);
             return Err(TalaError::storage(StorageOperation::Open, dir, error));
@@ -559,12 +563,12 @@ pub fn ensure_dir(dir: &Path) -> Result<(), TalaError> {
         _ => Path::new("."),
     };
     if parent != dir {
-        ensure_dir(parent)?;
+        ensure_dir(disk, parent)?;
     }
-    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => sync_dir(parent),
+    match disk.create_dir(dir) {
+        Ok(()) => sync_dir(disk, parent),
         // Another process made it at the same moment; or this is a link that leads nowhere.
-        Err(_) if dir.is_dir() => Ok(()),
+        Err(_) if matches!(disk.kind(dir), Ok(EntryKind::Dir)) => Ok(()),
         Err(error) => Err(TalaError::storage(StorageOperation::Create, dir, error)),
     }
 }

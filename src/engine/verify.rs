@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::{
+    disk::StoreDir,
     files::DirLock,
     options::EngineOptions,
     segment::{Fold, MANIFEST_NAME, Manifest, OpenSegment},
@@ -87,19 +88,26 @@ impl fmt::Display for VerifyReport {
 /// Damage is no error; it is in the report: files that are missing, cut, changed, of a newer
 /// version, or that contradict each other.
 pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport, TalaError> {
-    let dir = dir.as_ref();
+    verify_in(&StoreDir::real(dir.as_ref()))
+}
+
+/// See [`verify`].
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_in(dir: &StoreDir) -> Result<VerifyReport, TalaError> {
     let lock = DirLock::take_shared(dir)?;
     let mut report = VerifyReport::default();
     report.check_dir(dir)?;
     // Where there was no file to lock, an engine may have begun to write meanwhile.
     if lock.is_none() && DirLock::take_shared(dir)?.is_some() {
-        return Err(TalaError::Locked { path: dir.to_owned() });
+        return Err(TalaError::Locked { path: dir.path().to_owned() });
     }
     Ok(report)
 }
 
 impl VerifyReport {
-    fn check_dir(&mut self, dir: &Path) -> Result<(), TalaError> {
+    fn check_dir(&mut self, dir: &StoreDir) -> Result<(), TalaError> {
         let listing = Listing::of(dir)?;
         match self.note(Manifest::load(dir))? {
             Some(Some(manifest)) => self.check_store(dir, &manifest, &listing),
@@ -113,7 +121,7 @@ impl VerifyReport {
                     let checked = self.check_legacy(dir, &listing);
                     self.note(checked).map(drop)
                 }
-                Unlisted::Damaged => self.note::<()>(Err(manifest_is_lost(dir))).map(drop),
+                Unlisted::Damaged => self.note::<()>(Err(manifest_is_lost(dir.path()))).map(drop),
             },
             // Without it nothing is known of the other files.
             None => Ok(()),
@@ -122,7 +130,7 @@ impl VerifyReport {
 
     fn check_store(
         &mut self,
-        dir: &Path,
+        dir: &StoreDir,
         manifest: &Manifest,
         listing: &Listing,
     ) -> Result<(), TalaError> {
@@ -163,7 +171,7 @@ impl VerifyReport {
         Ok(())
     }
 
-    fn check_legacy(&mut self, dir: &Path, listing: &Listing) -> Result<(), TalaError> {
+    fn check_legacy(&mut self, dir: &StoreDir, listing: &Listing) -> Result<(), TalaError> {
         let dim = legacy_dim(dir, listing)?;
         // Where no embedding tells, any dimension will do.
         let options = EngineOptions::new(dim.unwrap_or(1));

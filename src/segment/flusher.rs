@@ -6,7 +6,6 @@
 //! covered by a log or already by a listed segment.
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -16,6 +15,7 @@ use tala_core::{SegmentId, StopCause, TalaError};
 use super::{HotBuffer, Manifest, write_segment};
 use crate::{
     actor::{Actor, Flow},
+    disk::StoreDir,
     entry::Embeddings,
     files::DirLock,
     ids::{FileNumber, SeqNo},
@@ -123,9 +123,9 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
 
 /// Segments as files of a directory.
 pub struct DiskSegments<E> {
-    dir: PathBuf,
-    /// Path of a log, which this room knows nothing else of.
-    log_path: fn(&Path, FileNumber) -> PathBuf,
+    dir: StoreDir,
+    /// Name of a log, which this room knows nothing else of.
+    log_name: fn(FileNumber) -> String,
     /// The MANIFEST as last published; others only look at it.
     manifest: Arc<Mutex<Manifest>>,
     embeddings: Arc<E>,
@@ -136,13 +136,13 @@ pub struct DiskSegments<E> {
 impl<E: Embeddings> DiskSegments<E> {
     /// Segments in `dir`, as `manifest` lists them.
     pub fn new(
-        dir: PathBuf,
-        log_path: fn(&Path, FileNumber) -> PathBuf,
+        dir: StoreDir,
+        log_name: fn(FileNumber) -> String,
         manifest: Arc<Mutex<Manifest>>,
         embeddings: Arc<E>,
         lock: Arc<DirLock>,
     ) -> Self {
-        Self { dir, log_path, manifest, embeddings, _lock: lock }
+        Self { dir, log_name, manifest, embeddings, _lock: lock }
     }
 }
 
@@ -176,7 +176,7 @@ impl<E: Embeddings> SegmentStore for DiskSegments<E> {
         *self.manifest.lock() = manifest;
         for number in retired {
             // A log that stays is listed no more, and the next open removes it.
-            let _ = std::fs::remove_file((self.log_path)(&self.dir, number));
+            let _ = self.dir.disk().remove(&self.dir.join((self.log_name)(number)));
         }
         Ok(bytes)
     }

@@ -53,6 +53,7 @@ use tala_core::{SegmentId, StorageOperation, TalaError};
 
 use crate::{
     bytes::Fields,
+    disk::StoreDir,
     files::{read_all, write_atomically},
     ids::{FileNumber, SeqNo},
 };
@@ -246,9 +247,9 @@ impl Manifest {
     ///
     /// # Errors
     /// As [`Manifest::decode`], and [`TalaError::Storage`].
-    pub(crate) fn load(dir: &Path) -> Result<Option<Self>, TalaError> {
+    pub(crate) fn load(dir: &StoreDir) -> Result<Option<Self>, TalaError> {
         let path = dir.join(MANIFEST_NAME);
-        match read_all(&path) {
+        match read_all(dir.disk(), &path) {
             Ok(bytes) => Self::decode(&path, &bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(TalaError::storage(StorageOperation::Read, path, error)),
@@ -259,7 +260,7 @@ impl Manifest {
     ///
     /// # Errors
     /// As [`Manifest::encode`], and [`TalaError::Storage`].
-    pub(crate) fn publish(&self, dir: &Path) -> Result<(), TalaError> {
+    pub(crate) fn publish(&self, dir: &StoreDir) -> Result<(), TalaError> {
         write_atomically(dir, MANIFEST_NAME, &self.encode()?)
     }
 

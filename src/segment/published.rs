@@ -1,14 +1,12 @@
 //! Segments as files: writing one, checking one against the MANIFEST, and folding all of them into
 //! what the store was when the last one was cut.
 
-use std::path::Path;
-
-use memmap2::Mmap;
 use tala_core::{Intent, IntentId, Outcome, SegmentId, TalaError};
 use tala_wire::{Change, SegmentReader};
 
 use super::{HotBuffer, SegmentEntry, segment_name};
 use crate::{
+    disk::{Mapping, StoreDir},
     entry::Embeddings,
     files::write_atomically,
     ids::{IdMap, SeqNo},
@@ -20,7 +18,7 @@ use crate::{
 /// # Errors
 /// The operating system refused, or a limit of the format is exceeded.
 pub fn write_segment(
-    dir: &Path,
+    dir: &StoreDir,
     buffer: &HotBuffer,
     id: SegmentId,
     covers: (SeqNo, SeqNo),
@@ -37,7 +35,7 @@ pub fn write_segment(
 
 /// A listed segment, mapped and found to be the one that the MANIFEST lists.
 pub struct OpenSegment {
-    reader: SegmentReader<Mmap>,
+    reader: SegmentReader<Mapping>,
     path: std::path::PathBuf,
 }
 
@@ -46,10 +44,10 @@ impl OpenSegment {
     ///
     /// # Errors
     /// The file is missing, damaged, or not the one that is listed.
-    pub fn open(dir: &Path, dim: usize, entry: &SegmentEntry) -> Result<Self, TalaError> {
+    pub fn open(dir: &StoreDir, dim: usize, entry: &SegmentEntry) -> Result<Self, TalaError> {
         let path = dir.join(segment_name(entry.id));
         let corrupt = |offset, what: String| Err(TalaError::corrupt(&path, offset, what));
-        let Some(map) = map_file(&path)? else {
+        let Some(map) = map_file(dir.disk(), &path)? else {
             return corrupt(0, "the MANIFEST lists this segment, but the file is missing".into());
         };
         let (bytes, crc) = (map.len() as u64, crc32c::crc32c(&map));

@@ -8,6 +8,7 @@ use std::{io, path::Path};
 
 use crate::{
     bytes::all_zero,
+    disk::RealDisk,
     files::read_all,
     ids::{FileNumber, SeqNo},
     wal::{
@@ -44,7 +45,7 @@ pub struct WalEntry {
 /// [`io::ErrorKind::InvalidData`], with the offset in its text, for a log that is damaged.
 pub fn replay_wal(path: impl AsRef<Path>) -> io::Result<Vec<WalEntry>> {
     let path = path.as_ref();
-    let bytes = read_all(path)?;
+    let bytes = read_all(&RealDisk, path)?;
     read_entries(&bytes)
         .map(|log| log.entries)
         .map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage.into_error(path)))

@@ -4,9 +4,7 @@
 //! caller's business.
 
 use std::{
-    fs::File,
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,7 +12,8 @@ use std::{
 use tala_core::{StorageOperation, TalaError};
 
 use crate::{
-    files::{create_new, sync_dir},
+    disk::{DiskFile, StoreDir},
+    files::sync_dir,
     ids::FileNumber,
 };
 
@@ -55,19 +54,19 @@ pub trait LogFile: Send {
 /// A log file being written.
 #[derive(Debug)]
 struct OpenLog {
-    file: File,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     number: FileNumber,
 }
 
 impl OpenLog {
-    fn create(dir: &Path, number: FileNumber) -> Result<Self, Failure> {
+    fn create(dir: &StoreDir, number: FileNumber) -> Result<Self, Failure> {
         let path = dir.join(log_name(number));
-        let file =
-            create_new(&path).map_err(|error| failure(StorageOperation::Create, &path, error))?;
-        sync_dir(dir).map_err(|error| match error {
+        let file = dir.disk().create_new(&path);
+        let file = file.map_err(|error| failure(StorageOperation::Create, &path, error))?;
+        sync_dir(dir.disk(), dir.path()).map_err(|error| match error {
             TalaError::Storage { operation, path, source } => Failure { operation, path, source },
-            other => failure(StorageOperation::Sync, dir, io::Error::other(other)),
+            other => failure(StorageOperation::Sync, dir.path(), io::Error::other(other)),
         })?;
         Ok(Self { file, path, number })
     }
@@ -95,7 +94,7 @@ impl From<Failure> for TalaError {
 /// Log files in a directory.
 #[derive(Debug)]
 pub(crate) struct DiskLog {
-    dir: PathBuf,
+    dir: StoreDir,
     open: OpenLog,
     /// Bytes of the open file.
     len: u64,
@@ -108,9 +107,9 @@ impl DiskLog {
     ///
     /// # Errors
     /// [`TalaError::Storage`], also where the file exists.
-    pub(crate) fn create(dir: &Path, number: FileNumber) -> Result<Self, TalaError> {
+    pub(crate) fn create(dir: &StoreDir, number: FileNumber) -> Result<Self, TalaError> {
         let open = OpenLog::create(dir, number)?;
-        Ok(Self { dir: dir.to_owned(), open, len: 0, prepared: None, failed: None })
+        Ok(Self { dir: dir.clone(), open, len: 0, prepared: None, failed: None })
     }
 
     /// Runs `step` unless something failed before, and remembers its failure.
@@ -172,7 +171,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::files::read_whole;
+    use crate::{disk::RealDisk, files::read_whole};
 
     #[test]
     fn names_and_numbers_are_one_to_one() {
@@ -196,7 +195,7 @@ mod tests {
     #[test]
     fn bytes_go_to_the_file_that_is_open() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = DiskLog::create(dir.path(), FileNumber(1)).unwrap();
+        let mut log = DiskLog::create(&StoreDir::real(dir.path()), FileNumber(1)).unwrap();
         log.append(b"ab").unwrap();
         log.append(b"c").unwrap();
         log.sync().unwrap();
@@ -209,7 +208,7 @@ mod tests {
         log.sync().unwrap();
         for (number, content) in [(1, &b"abcd"[..]), (2, b"e"), (3, b"")] {
             let path = dir.path().join(log_name(FileNumber(number)));
-            assert_eq!(read_whole(&path).unwrap(), content);
+            assert_eq!(read_whole(&RealDisk, &path).unwrap(), content);
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
     }
@@ -218,27 +217,27 @@ mod tests {
     fn an_existing_file_is_never_written_to() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("log_000001.wal"), b"precious").unwrap();
-        let error = DiskLog::create(dir.path(), FileNumber(1)).unwrap_err();
+        let error = DiskLog::create(&StoreDir::real(dir.path()), FileNumber(1)).unwrap_err();
         assert!(
             matches!(&error, TalaError::Storage { operation: StorageOperation::Create, source, .. }
                 if source.kind() == io::ErrorKind::AlreadyExists),
             "{error}"
         );
-        assert_eq!(read_whole(&dir.path().join("log_000001.wal")).unwrap(), b"precious");
+        assert_eq!(read_whole(&RealDisk, &dir.path().join("log_000001.wal")).unwrap(), b"precious");
     }
 
     #[test]
     fn after_a_failure_every_call_reports_it() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("log_000002.wal"), b"").unwrap();
-        let mut log = DiskLog::create(dir.path(), FileNumber(1)).unwrap();
+        let mut log = DiskLog::create(&StoreDir::real(dir.path()), FileNumber(1)).unwrap();
         let first = log.rotate(FileNumber(2)).unwrap_err().to_string();
         for later in
             [log.append(b"x"), log.sync(), log.prepare(FileNumber(3)), log.rotate(FileNumber(3))]
         {
             assert_eq!(later.unwrap_err().to_string(), first);
         }
-        assert_eq!(read_whole(&log.open.path).unwrap(), b"");
+        assert_eq!(read_whole(&RealDisk, &log.open.path).unwrap(), b"");
         assert!(!dir.path().join("log_000003.wal").exists());
     }
 
@@ -247,9 +246,9 @@ mod tests {
         // A device that takes no bytes stands in for the full disk.
         let path = PathBuf::from("/dev/full");
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        let open = OpenLog { file, path, number: FileNumber(1) };
-        let mut log =
-            DiskLog { dir: PathBuf::from("/dev"), open, len: 0, prepared: None, failed: None };
+        let open = OpenLog { file: Box::new(file), path, number: FileNumber(1) };
+        let dir = StoreDir::real(Path::new("/dev"));
+        let mut log = DiskLog { dir, open, len: 0, prepared: None, failed: None };
         let error = log.append(b"x").unwrap_err();
         assert!(
             matches!(&error, TalaError::Storage { operation: StorageOperation::Write, source, .. }

@@ -1,7 +1,6 @@
 //! A log on its own, outside every store.
 
 use std::{
-    fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -9,7 +8,8 @@ use std::{
 use tala_core::TalaError;
 
 use crate::{
-    files::{create_new, sync_dir},
+    disk::{Disk, DiskFile, RealDisk},
+    files::sync_dir,
     ids::{FileNumber, SeqNo},
     wal::record::{BatchPlace, Encoded, InsertFields, Stamp},
 };
@@ -28,7 +28,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Wal {
     path: PathBuf,
-    out: Poisoning<File>,
+    out: Poisoning<Appending>,
     entry_count: u64,
     synced: SeqNo,
 }
@@ -40,9 +40,12 @@ impl Wal {
     /// [`io::ErrorKind::AlreadyExists`] where there is a file: it may be a log with entries in it.
     /// Otherwise what the operating system says.
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref().to_owned();
-        let file = create_new(&path)?;
-        sync_dir(path.parent().unwrap_or(Path::new(""))).map_err(io_error)?;
+        Self::create_on(&RealDisk, path.as_ref().to_owned())
+    }
+
+    fn create_on(disk: &dyn Disk, path: PathBuf) -> io::Result<Self> {
+        let file = Appending { file: disk.create_new(&path)?, len: 0 };
+        sync_dir(disk, path.parent().unwrap_or(Path::new(""))).map_err(io_error)?;
         Ok(Self { path, out: Poisoning::new(file), entry_count: 0, synced: SeqNo::ZERO })
     }
 
@@ -85,7 +88,7 @@ impl Wal {
     /// What the operating system says, or that an earlier write or sync failed; the log is over.
     pub fn sync(&mut self) -> io::Result<()> {
         self.out.flush()?;
-        self.out.guarded(|file| file.sync_data())?;
+        self.out.guarded(|out| out.file.sync_data())?;
         self.synced = SeqNo(self.entry_count);
         Ok(())
     }
@@ -107,6 +110,25 @@ fn io_error(error: TalaError) -> io::Error {
     match error {
         TalaError::Storage { source, .. } => io::Error::new(source.kind(), source),
         other => io::Error::new(io::ErrorKind::InvalidInput, other),
+    }
+}
+
+/// A file that is only written to at its end.
+#[derive(Debug)]
+struct Appending {
+    file: Box<dyn DiskFile>,
+    len: u64,
+}
+
+impl Write for Appending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -227,7 +249,7 @@ mod tests {
                 wal.sync().unwrap();
             }
         }
-        let bytes = read_whole(&path).unwrap();
+        let bytes = read_whole(&RealDisk, &path).unwrap();
         let mut rest = &bytes[..];
         let mut stamps = Vec::new();
         while !rest.is_empty() {

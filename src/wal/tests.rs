@@ -5,6 +5,7 @@ use tala_core::{Intent, IntentId, Outcome, Status};
 use super::*;
 use crate::{
     bytes::Fields,
+    disk::{RealDisk, StoreDir},
     files::reread_from_disk,
     ids::{FileNumber, SeqNo},
 };
@@ -58,7 +59,7 @@ fn a_log_of_all_kinds_of_records_is_read_by_all_its_readers() {
     ];
 
     let dir = tempfile::tempdir().unwrap();
-    let mut log = DiskLog::create(dir.path(), FileNumber(5)).unwrap();
+    let mut log = DiskLog::create(&StoreDir::real(dir.path()), FileNumber(5)).unwrap();
     let path = dir.path().join(log_name(FileNumber(5)));
     log.prepare(FileNumber(6)).unwrap();
     for (seq, (_, record)) in (11..).zip(&written) {
@@ -71,7 +72,7 @@ fn a_log_of_all_kinds_of_records_is_read_by_all_its_readers() {
     let accepted_len = path.metadata().unwrap().len();
     log.rotate(FileNumber(6)).unwrap();
 
-    let bytes = reread_from_disk(&path).unwrap();
+    let bytes = reread_from_disk(&RealDisk, &path).unwrap();
     let bound = Bound::Live { synced_outside: SeqNo::ZERO };
     let expected = Expected { file: FileNumber(5), first_seq: SeqNo(11), bound };
     let contents = read_log(&bytes, &expected).unwrap();

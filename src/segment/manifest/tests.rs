@@ -143,21 +143,21 @@ fn contradictions_are_refused_on_the_way_in_and_out() {
     let dimensionless = Manifest { dim: 0, ..sample() };
     assert!(matches!(dimensionless.encode(), Err(TalaError::InvalidInput { .. })));
     let dir = tempfile::tempdir().unwrap();
-    assert!(dimensionless.publish(dir.path()).is_err());
-    assert_eq!(Manifest::load(dir.path()).unwrap(), None);
+    assert!(dimensionless.publish(&StoreDir::real(dir.path())).is_err());
+    assert_eq!(Manifest::load(&StoreDir::real(dir.path())).unwrap(), None);
 }
 
 #[test]
 fn what_is_published_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(Manifest::load(dir.path()).unwrap(), None);
-    Manifest::new(8).publish(dir.path()).unwrap();
-    sample().publish(dir.path()).unwrap();
-    assert_eq!(Manifest::load(dir.path()).unwrap(), Some(sample()));
+    assert_eq!(Manifest::load(&StoreDir::real(dir.path())).unwrap(), None);
+    Manifest::new(8).publish(&StoreDir::real(dir.path())).unwrap();
+    sample().publish(&StoreDir::real(dir.path())).unwrap();
+    assert_eq!(Manifest::load(&StoreDir::real(dir.path())).unwrap(), Some(sample()));
     assert_eq!(sample().log(FileNumber(8)), Some(&sample().logs[2]));
     assert_eq!(sample().log(FileNumber(5)), None);
     std::fs::write(dir.path().join(MANIFEST_NAME), b"").unwrap();
-    assert!(matches!(Manifest::load(dir.path()), Err(TalaError::Corrupt { .. })));
+    assert!(matches!(Manifest::load(&StoreDir::real(dir.path())), Err(TalaError::Corrupt { .. })));
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! The disk of the operating system.
+//!
+//! Files are made with mode 0600 and directories with 0700: commands hold secrets.
+
+use std::{
+    ffi::OsString,
+    fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Read},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::Path,
+};
+
+use rustix::fs::{Advice, OFlags, fadvise};
+
+use super::{Disk, DiskFile, EntryKind, Mapping};
+use crate::mapping::map;
+
+/// Mode of every file of a store: the owner's alone.
+const FILE_MODE: u32 = 0o600;
+/// Mode of every directory that a store makes.
+const DIR_MODE: u32 = 0o700;
+
+/// The disk of the operating system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        open_regular(OpenOptions::new().read(true), path)
+    }
+
+    fn open_or_create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        open_regular(&mut options, path)
+    }
+
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().mode(DIR_MODE).create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<EntryKind> {
+        std::fs::metadata(path).map(|found| kind_of(&found))
+    }
+}
+
+/// A pipe would let its reader wait for ever, and a device has no end.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    // Asked first, since opening a device may already do something to it.
+    match std::fs::metadata(path) {
+        Ok(found) => check_regular(&found)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // And asked of the open file, which another may have put there since. Where that is a pipe, the
+    // flag keeps the open from waiting; to a regular file it means nothing.
+    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    check_regular(&file.metadata()?)?;
+    Ok(Box::new(file))
+}
+
+fn check_regular(found: &Metadata) -> io::Result<()> {
+    let kind = match kind_of(found) {
+        EntryKind::File => return Ok(()),
+        EntryKind::Dir => ErrorKind::IsADirectory,
+        EntryKind::Other => ErrorKind::InvalidInput,
+    };
+    Err(io::Error::new(kind, "it is not a regular file"))
+}
+
+fn kind_of(found: &Metadata) -> EntryKind {
+    if found.is_file() {
+        EntryKind::File
+    } else if found.is_dir() {
+        EntryKind::Dir
+    } else {
+        EntryKind::Other
+    }
+}
+
+impl DiskFile for File {
+    fn byte_len(&self) -> io::Result<u64> {
+        self.metadata().map(|found| found.len())
+    }
+
+    fn read_whole(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // Too large a file is an error here, not an abort of the process.
+        let len = usize::try_from(self.byte_len()?).unwrap_or(usize::MAX);
+        bytes.try_reserve_exact(len)?;
+        let mut file = self;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn map(&self) -> io::Result<Mapping> {
+        map(self).map(Mapping::Mapped)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        File::sync_all(self)
+    }
+
+    fn drop_cached(&self) -> io::Result<()> {
+        Ok(fadvise(self, 0, None, Advice::DontNeed)?)
+    }
+
+    fn try_lock(&self) -> Result<(), TryLockError> {
+        File::try_lock(self)
+    }
+
+    fn try_lock_shared(&self) -> Result<(), TryLockError> {
+        File::try_lock_shared(self)
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        File::unlock(self)
+    }
+}

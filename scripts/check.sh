@@ -37,6 +37,7 @@ benches() {
 step "Rust version" check_rust_version
 step "Formatting" cargo fmt --all --check
 step "Formatting of the comparison" cargo fmt --manifest-path benches/peers/Cargo.toml --check
+step "Formatting of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml --check
 step "Lints" cargo clippy --workspace --all-targets -- -D warnings
 step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

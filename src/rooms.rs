@@ -1,6 +1,6 @@
 //! The rooms from inside, for this repository alone: the models of `loom-tests` (in a build with
-//! `--cfg loom`) and the benches (with the feature `internals`) reach what is not public by this
-//! door. It promises nothing: what it shows changes with any commit.
+//! `--cfg loom`), the benches and the fuzz targets (with the feature `internals`) reach what is not
+//! public by this door. It promises nothing: what it shows changes with any commit.
 
 pub use crate::{
     disk::{Disk, DiskFile, EntryKind, Mapping},
@@ -12,7 +12,9 @@ pub use crate::{
 #[cfg(loom)]
 pub use models::*;
 #[cfg(all(feature = "internals", not(loom)))]
-pub use parts::*;
+mod hostile;
+#[cfg(all(feature = "internals", not(loom)))]
+pub use {hostile::*, parts::*};
 
 /// What only the models need: the actors and all that they work on.
 #[cfg(loom)]

@@ -132,6 +132,12 @@ impl fmt::Display for Damage {
 }
 
 impl Damage {
+    /// Whether this is damage only because nobody looked to the end.
+    #[cfg(all(feature = "internals", not(loom)))]
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.evidence == Evidence::SearchCutShort
+    }
+
     /// The error that refuses `file`.
     pub(crate) fn into_error(self, file: &Path) -> TalaError {
         match self.why {

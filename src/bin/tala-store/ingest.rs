@@ -10,16 +10,10 @@ use std::{
 
 use indicatif::ProgressBar;
 use tala_core::{Intent, IntentId, IntentStore, TalaError};
-use tala_store::{Durability, StorageEngine};
+use tala_ingest::{BadLine, Entry, Source};
+use tala_store::{Durability, EngineOptions, StorageEngine};
 
-use crate::{
-    embed::embed,
-    failure::Failure,
-    ids::Ids,
-    open,
-    source::{BadLine, Entry, Source},
-    tell,
-};
+use crate::{embed::embed, failure::Failure, ids::Ids, open, tell};
 
 /// The dimension of a new store where none is asked for.
 const DIM_DEFAULT: usize = 384;
@@ -183,13 +177,13 @@ impl<'a> Ingest<'a> {
         name: &str,
         bar: &ProgressBar,
     ) -> Result<io::Result<()>, Failure> {
-        let mut source = match Source::new(reader) {
+        let mut source = match Source::new(reader, EngineOptions::RECORD_BYTES_MAX) {
             Ok(source) => source,
             Err(error) => return Ok(Err(error)),
         };
         let mut ids = Ids::default();
         let end = loop {
-            match source.next() {
+            match source.next_entry() {
                 Ok(None) => break Ok(()),
                 Ok(Some(Ok(entry))) => self.entry(entry, name, &mut ids, bar)?,
                 Ok(Some(Err(bad_line))) => self.bad_line(name, &bad_line, bar),

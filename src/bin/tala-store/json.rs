@@ -1,14 +1,12 @@
-//! Intents as JSON: what `--json` writes, one object per line, and what `ingest` reads.
+//! Intents as JSON: what `--json` writes, one object per line.
 //!
-//! The field names are the same both ways, so `range --json --embedding | ingest OTHER -` copies
+//! The field names are those that `ingest` reads (`tala_ingest`), so `range --json --embedding | ingest OTHER -` copies
 //! intents bit for bit.
 
 use std::io::{self, Write};
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
-use serde_json::{Map, Value};
-use tala_core::{Intent, IntentId, Outcome, Status};
-use uuid::Uuid;
+use serde::Serialize;
+use tala_core::{Intent, Status};
 
 use crate::when;
 
@@ -96,86 +94,11 @@ pub(crate) fn status_name(status: Status) -> &'static str {
     }
 }
 
-/// An intent on its way in: only the command must be there, fields of other names are ignored.
-#[derive(Deserialize, Debug)]
-pub(crate) struct IntentIn {
-    pub(crate) id: Option<Uuid>,
-    /// Nanoseconds since the epoch.
-    pub(crate) timestamp: Option<u64>,
-    pub(crate) raw_command: String,
-    pub(crate) embedding: Option<Vec<f32>>,
-    pub(crate) context_hash: Option<u64>,
-    pub(crate) parent_ids: Option<Vec<Uuid>>,
-    #[serde(default, deserialize_with = "outcome_object")]
-    pub(crate) outcome: Option<OutcomeIn>,
-    pub(crate) confidence: Option<f32>,
-}
-
-/// An outcome on its way in. A status that is not given follows from the exit code.
-#[derive(Deserialize, Debug)]
-pub(crate) struct OutcomeIn {
-    status: Option<StatusIn>,
-    latency_ns: Option<u64>,
-    exit_code: Option<i32>,
-}
-
-#[derive(Deserialize, Clone, Copy, Debug)]
-#[serde(rename_all = "lowercase")]
-enum StatusIn {
-    Pending,
-    Success,
-    Failure,
-    Partial,
-}
-
-impl OutcomeIn {
-    pub(crate) fn outcome(&self) -> Outcome {
-        let status = match (self.status, self.exit_code) {
-            (Some(StatusIn::Pending), _) | (None, None) => Status::Pending,
-            (Some(StatusIn::Success), _) | (None, Some(0)) => Status::Success,
-            (Some(StatusIn::Failure), _) | (None, Some(_)) => Status::Failure,
-            (Some(StatusIn::Partial), _) => Status::Partial,
-        };
-        Outcome {
-            status,
-            latency_ns: self.latency_ns.unwrap_or(0),
-            exit_code: self.exit_code.unwrap_or(0),
-        }
-    }
-}
-
-/// An outcome from an object alone: a derived struct would take an array of its fields too.
-fn outcome_object<'de, D: Deserializer<'de>>(json: D) -> Result<Option<OutcomeIn>, D::Error> {
-    let object = Option::<Map<String, Value>>::deserialize(json)?;
-    object.map(|object| OutcomeIn::deserialize(object).map_err(D::Error::custom)).transpose()
-}
-
-/// The intent in one line of JSON, or why there is none.
-pub(crate) fn parse_intent(line: &str) -> Result<IntentIn, String> {
-    // A derived struct would take an array of its fields too, in an order that nobody promised.
-    if !line.trim_start().starts_with('{') {
-        return Err("not a JSON object".to_owned());
-    }
-    serde_json::from_str(line).map_err(|error| {
-        // The parser sees one line at a time, so its line number would mislead.
-        let text = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        match text.strip_suffix(&place) {
-            Some(what) => format!("{what} (column {})", error.column()),
-            None => text,
-        }
-    })
-}
-
-impl IntentIn {
-    pub(crate) fn parent_ids(&self) -> Vec<IntentId> {
-        self.parent_ids.iter().flatten().copied().map(IntentId).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tala_core::{IntentId, Outcome};
+    use tala_ingest::parse_intent;
 
     use super::*;
 
@@ -219,22 +142,5 @@ mod tests {
             prop_assert_eq!(read.outcome.map(|outcome| outcome.outcome()), intent.outcome);
             prop_assert_eq!(read.confidence, Some(0.1));
         }
-    }
-
-    #[test]
-    fn errors_name_the_column_and_no_line() {
-        let error = parse_intent(r#"{"raw_command": "ls", "timestamp": "noon"}"#).unwrap_err();
-        assert!(error.contains("column") && !error.contains("line"), "{error}");
-        assert!(parse_intent("{}").unwrap_err().contains("raw_command"));
-        assert!(parse_intent(r#"{"raw_command": 3}"#).is_err());
-    }
-
-    #[test]
-    fn a_missing_status_follows_from_the_exit_code() {
-        let status = |json: &str| serde_json::from_str::<OutcomeIn>(json).unwrap().outcome().status;
-        assert_eq!(status(r#"{"exit_code": 0}"#), Status::Success);
-        assert_eq!(status(r#"{"exit_code": 2}"#), Status::Failure);
-        assert_eq!(status(r#"{"exit_code": 2, "status": "partial"}"#), Status::Partial);
-        assert_eq!(status("{}"), Status::Pending);
     }
 }

@@ -1,7 +1,7 @@
 //! `tala-store`: a store of intents on the command line.
 //!
-//! Built on the public interface of the library alone. One file per subcommand; `source`, `lines`
-//! and `json` read input, `render`, `json` and `when` write output, `open` opens stores.
+//! Built on the public interface of the library alone. One file per subcommand; Input
+//! is read by `tala_ingest`; `render`, `json` and `when` write output, `open` opens stores.
 //!
 //! Results go to standard output, everything about how it went to standard error. The exit status
 //! is 0, 1 where something was not found, damaged or failed, 2 for wrong usage.
@@ -13,13 +13,11 @@ mod get;
 mod ids;
 mod ingest;
 mod json;
-mod lines;
 mod open;
 mod range;
 mod recall;
 mod render;
 mod search;
-mod source;
 mod stats;
 mod verify;
 mod when;

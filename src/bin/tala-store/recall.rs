@@ -12,13 +12,12 @@ use console::style;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tala_core::TalaError;
+use tala_ingest::Lines;
 use tala_store::{RecallOptions, RecallReport, StorageEngine};
 
 use crate::{
     failure::Failure,
-    json,
-    lines::Lines,
-    open,
+    json, open,
     render::{self, Column, Table},
 };
 
@@ -198,7 +197,7 @@ fn read_queries(path: &Path, dir: &Path) -> Result<Vec<Vec<f32>>, Failure> {
     };
     let mut lines = Lines::new(reader, LINE_BYTES_MAX);
     let mut queries = Vec::new();
-    while let Some(line) = lines.next().map_err(failure)? {
+    while let Some(line) = lines.next_line().map_err(failure)? {
         let wrong = |why: &str| Failure::Other(format!("{name}, line {}: {why}", line.number));
         let text = line.text.as_ref().map_err(|fault| wrong(&fault.to_string()))?;
         if text.trim().is_empty() {

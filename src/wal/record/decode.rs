@@ -273,9 +273,14 @@ fn parse_body<'a>(frame: &FixedFrame<'a>, body: &'a [u8]) -> Option<(BatchPlace,
     let is_mark = matches!(body, Body::Mark(_));
     let sound = fields.rest().is_empty()
         && place.index < place.len
-        && (is_insert || frame.embedding.is_empty() && frame.command.is_empty())
-        && (!is_mark || place == BatchPlace::SINGLE);
+        && (is_insert || is_bare(frame))
+        && (!is_mark || place == BatchPlace::SINGLE && frame.id == [0; 16]);
     sound.then_some((place, body))
+}
+
+/// Whether the fixed frame says nothing but an id, as that of every record but an insert.
+fn is_bare(frame: &FixedFrame<'_>) -> bool {
+    frame.timestamp == 0 && frame.embedding.is_empty() && frame.command.is_empty()
 }
 
 fn parse_outcome(fields: &mut Fields<'_>) -> Option<Outcome> {

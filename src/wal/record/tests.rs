@@ -240,14 +240,18 @@ fn fields_that_contradict_each_other_have_no_meaning() {
 
     let last = Stamp { seq: SeqNo(u64::MAX), ..stamp(9) };
     assert_eq!(decode_frame(&bytes_of(&removal, last)).unwrap_err(), BadFrame::Meaning);
-    // A change with a command, a change with more bytes than it has fields, a mark in a batch.
+    // A change with a command, with a time, with more bytes than it has fields; a mark in a batch,
+    // and one with an id.
     let fields = no_fields(&[1; 16]);
     let named = InsertFields { command: "x", ..fields };
+    let timed = InsertFields { timestamp: 1, ..fields };
     let place = BatchPlace { index: 0, len: 2 };
     for (fields, kind, place, extra) in [
         (named, KIND_REMOVAL, BatchPlace::SINGLE, 0),
+        (timed, KIND_REMOVAL, BatchPlace::SINGLE, 0),
         (fields, KIND_REMOVAL, BatchPlace::SINGLE, 1),
-        (fields, KIND_CLOSED, place, 0),
+        (no_fields(&[0; 16]), KIND_CLOSED, place, 0),
+        (fields, KIND_CLOSED, BatchPlace::SINGLE, 0),
     ] {
         let mut record = Encoded::begin(&fields, kind, place, extra).unwrap();
         record.bytes.extend(std::iter::repeat_n(0, extra as usize));

@@ -1,8 +1,10 @@
 //! The sample session, and any number of intents made of it.
 
 use tala_core::Intent;
+use tala_ingest::Source;
+use tala_store::EngineOptions;
 
-use crate::{embed::embed, failure::Failure, ids, source::Source};
+use crate::{embed::embed, failure::Failure, ids};
 
 /// A day of work in JSON Lines: a build, a deployment, an incident.
 const SESSION: &str = include_str!("../../../../assets/demo-session.jsonl");
@@ -13,9 +15,9 @@ const REPETITION_NS: u64 = 7 * 24 * 3_600 * 1_000_000_000;
 /// The intents of the sample session, with embeddings of `dim` dimensions.
 pub(crate) fn intents(dim: usize) -> Result<Vec<Intent>, Failure> {
     let broken = |why: String| Failure::Other(format!("the sample session is broken: {why}"));
-    let mut source = Source::new(SESSION.as_bytes())?;
+    let mut source = Source::new(SESSION.as_bytes(), EngineOptions::RECORD_BYTES_MAX)?;
     let mut intents = Vec::new();
-    while let Some(entry) = source.next()? {
+    while let Some(entry) = source.next_entry()? {
         let entry = entry.map_err(|bad| broken(format!("line {}: {}", bad.line, bad.why)))?;
         let timestamp =
             entry.timestamp.ok_or_else(|| broken(format!("line {}: no timestamp", entry.line)))?;

@@ -3,36 +3,47 @@
 use std::io::{self, BufRead};
 
 /// One line, without its end.
-pub(crate) struct Line {
+#[derive(Debug)]
+pub struct Line {
     /// Counting from 1.
-    pub(crate) number: u64,
+    pub number: u64,
     /// The text, or why it cannot be used.
-    pub(crate) text: Result<String, Fault>,
+    pub text: Result<String, Fault>,
 }
 
 /// Why a line cannot be used.
 #[derive(Debug, PartialEq, thiserror::Error)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// Its bytes are no text.
     #[error("not UTF-8")]
     NotUtf8,
+    /// It is longer than what is taken.
     #[error("longer than {max} bytes")]
-    TooLong { max: usize },
+    TooLong {
+        /// The bytes of the longest line that is taken.
+        max: usize,
+    },
 }
 
 /// The lines of a reader. Memory is bounded by the longest line taken; longer ones are skipped.
-pub(crate) struct Lines<R> {
+#[derive(Debug)]
+pub struct Lines<R> {
     reader: R,
     line_bytes_max: usize,
     line_count: u64,
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(crate) fn new(reader: R, line_bytes_max: usize) -> Self {
+    /// The lines of `reader`; those above `line_bytes_max` bytes are skipped.
+    pub fn new(reader: R, line_bytes_max: usize) -> Self {
         Self { reader, line_bytes_max, line_count: 0 }
     }
 
     /// The next line; `None` at the end. The last line needs no line feed.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
         let mut bytes = Vec::new();
         let mut is_too_long = false;
         let mut is_started = false;
@@ -96,7 +107,7 @@ mod tests {
         for capacity in [1, 3, 100] {
             let mut lines = Lines::new(BufReader::with_capacity(capacity, bytes), 10);
             let mut all = Vec::new();
-            while let Some(line) = lines.next().unwrap() {
+            while let Some(line) = lines.next_line().unwrap() {
                 all.push((line.number, line.text));
             }
             assert_eq!(

@@ -6,7 +6,6 @@
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
 use tala_core::{IntentId, Outcome};
-use tala_store::EngineOptions;
 
 use crate::{
     json,
@@ -17,44 +16,56 @@ use crate::{
 const SAMPLE_BYTES: u64 = 64 * 1024;
 /// How many lines of that sample have a say.
 const SAMPLE_LINES: usize = 64;
-/// The longest command that is taken from a history, of one line or several: no store takes more.
-const COMMAND_BYTES_MAX: usize = EngineOptions::RECORD_BYTES_MAX;
-/// The longest line of JSON that is taken. Nothing takes more than six times the bytes in JSON that
-/// it takes in a record (a control character, `\u0001`, does), so that every record that a store
-/// takes fits a line. Reading a line takes up to three times its length of memory.
-const JSON_BYTES_MAX: usize = 6 * EngineOptions::RECORD_BYTES_MAX;
+/// Nothing takes more than six times the bytes in JSON that it takes in a record (a control
+/// character, `\u0001`, does), so a line of JSON may have so many times the bytes of a record.
+const JSON_BYTES_FACTOR: usize = 6;
 
 /// One command of a source, with what the source says about it.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The line it starts on, counting from 1.
-    pub(crate) line: u64,
-    pub(crate) raw_command: String,
-    pub(crate) id: Option<IntentId>,
+    pub line: u64,
+    /// The command as it was typed.
+    pub raw_command: String,
+    /// Its identity.
+    pub id: Option<IntentId>,
     /// Nanoseconds since the epoch.
-    pub(crate) timestamp: Option<u64>,
-    pub(crate) embedding: Option<Vec<f32>>,
-    pub(crate) context_hash: u64,
-    pub(crate) parent_ids: Vec<IntentId>,
-    pub(crate) outcome: Option<Outcome>,
-    pub(crate) confidence: Option<f32>,
+    pub timestamp: Option<u64>,
+    /// The embedding, of whatever dimension.
+    pub embedding: Option<Vec<f32>>,
+    /// Hash of the context, 0 where there is none.
+    pub context_hash: u64,
+    /// Parents, in order.
+    pub parent_ids: Vec<IntentId>,
+    /// What came of it.
+    pub outcome: Option<Outcome>,
+    /// How sure the recorder is.
+    pub confidence: Option<f32>,
 }
 
 /// A line that holds no intent, and why.
 #[derive(Debug, PartialEq)]
-pub(crate) struct BadLine {
-    pub(crate) line: u64,
-    pub(crate) why: String,
+pub struct BadLine {
+    /// The line, counting from 1.
+    pub line: u64,
+    /// Why there is no intent in it.
+    pub why: String,
 }
 
 /// The entries of one source, in order.
-pub(crate) struct Source<R: Read> {
+///
+/// Reading takes up to three times the longest line of memory: six times `record_bytes_max` where
+/// the source is JSON, and `record_bytes_max` in a history.
+#[derive(Debug)]
+pub struct Source<R: Read> {
     lines: Lines<BufReader<Chain<Cursor<Vec<u8>>, R>>>,
     format: Format,
     /// The time of the last `#epoch` line, nanoseconds since the epoch.
     epoch_ns: Option<u64>,
     /// The command that is being put together from the lines after an `#epoch` line.
     command: Option<Command>,
+    /// The longest command that is taken from a history, of one line or several.
+    command_bytes_max: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -64,6 +75,7 @@ enum Format {
 }
 
 /// A command of a history with times: all lines up to the next `#epoch` line.
+#[derive(Debug)]
 struct Command {
     line: u64,
     text: String,
@@ -72,22 +84,30 @@ struct Command {
 }
 
 impl<R: Read> Source<R> {
-    /// Reads enough of `reader` to tell its format.
-    pub(crate) fn new(mut reader: R) -> io::Result<Self> {
+    /// Reads enough of `reader` to tell its format. What no record of `record_bytes_max` bytes
+    /// could hold is a bad line.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn new(mut reader: R, record_bytes_max: usize) -> io::Result<Self> {
         let mut sample = Vec::new();
         reader.by_ref().take(SAMPLE_BYTES).read_to_end(&mut sample)?;
         let format = recognise(&sample);
         let whole = BufReader::with_capacity(64 * 1024, Cursor::new(sample).chain(reader));
         let line_bytes_max = match format {
-            Format::BashHistory => COMMAND_BYTES_MAX,
-            Format::JsonLines => JSON_BYTES_MAX,
+            Format::BashHistory => record_bytes_max,
+            Format::JsonLines => record_bytes_max.saturating_mul(JSON_BYTES_FACTOR),
         };
         let lines = Lines::new(whole, line_bytes_max);
-        Ok(Self { lines, format, epoch_ns: None, command: None })
+        let command_bytes_max = record_bytes_max;
+        Ok(Self { lines, format, epoch_ns: None, command: None, command_bytes_max })
     }
 
     /// The next entry or bad line; `None` at the end.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn next_entry(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
         match self.format {
             Format::JsonLines => self.next_json(),
             Format::BashHistory => self.next_command(),
@@ -95,7 +115,7 @@ impl<R: Read> Source<R> {
     }
 
     fn next_json(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
-        while let Some(Line { number, text }) = self.lines.next()? {
+        while let Some(Line { number, text }) = self.lines.next_line()? {
             match text {
                 Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => return Ok(Some(json_entry(number, &text))),
@@ -106,7 +126,7 @@ impl<R: Read> Source<R> {
     }
 
     fn next_command(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
-        while let Some(line) = self.lines.next()? {
+        while let Some(line) = self.lines.next_line()? {
             if let Some(epoch_ns) = line.text.as_ref().ok().and_then(|text| epoch_ns(text)) {
                 let finished = self.finish_command();
                 self.epoch_ns = Some(epoch_ns);
@@ -142,12 +162,12 @@ impl<R: Read> Source<R> {
             return;
         }
         let fault = match line.text {
-            Ok(text) if command.text.len() + text.len() < COMMAND_BYTES_MAX => {
+            Ok(text) if command.text.len() + text.len() < self.command_bytes_max => {
                 command.text.push('\n');
                 command.text.push_str(&text);
                 return;
             }
-            Ok(_) => Fault::TooLong { max: COMMAND_BYTES_MAX },
+            Ok(_) => Fault::TooLong { max: self.command_bytes_max },
             Err(fault) => fault,
         };
         command.spoiled = Some(bad(line.number, &fault));
@@ -173,7 +193,7 @@ impl<R: Read> Source<R> {
 fn recognise(sample: &[u8]) -> Format {
     let mut lines = Lines::new(sample, SAMPLE_BYTES as usize);
     let (mut objects, mut count) = (0, 0);
-    while let Ok(Some(line)) = lines.next() {
+    while let Ok(Some(line)) = lines.next_line() {
         let text = line.text.unwrap_or_default();
         if count == 0 && epoch_ns(&text).is_some() {
             return Format::BashHistory;
@@ -223,9 +243,11 @@ fn bad(line: u64, fault: &Fault) -> BadLine {
 mod tests {
     use super::*;
 
+    const RECORD_BYTES_MAX: usize = 1 << 20;
+
     fn read(bytes: &[u8]) -> Vec<Result<Entry, BadLine>> {
-        let mut source = Source::new(bytes).unwrap();
-        std::iter::from_fn(|| source.next().unwrap()).collect()
+        let mut source = Source::new(bytes, RECORD_BYTES_MAX).unwrap();
+        std::iter::from_fn(|| source.next_entry().unwrap()).collect()
     }
 
     /// Line, command and time in seconds of each entry.
@@ -302,7 +324,7 @@ mod tests {
     #[test]
     fn a_command_of_many_lines_is_bounded() {
         let mut text = b"#100\n".to_vec();
-        for _ in 0..COMMAND_BYTES_MAX / 1000 + 2 {
+        for _ in 0..RECORD_BYTES_MAX / 1000 + 2 {
             text.extend([b'x'; 999]);
             text.push(b'\n');
         }

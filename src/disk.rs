@@ -22,7 +22,7 @@ mod real;
 pub(crate) use real::RealDisk;
 
 /// Zeros that are written at once.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What stands under a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

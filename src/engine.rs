@@ -10,13 +10,14 @@ mod publish;
 mod reads;
 mod recall;
 mod recover;
+mod repair;
 mod verify;
 mod view;
 mod writes;
 
-/// A check of a directory on any disk.
+/// A repair and a check of a directory on any disk.
 #[cfg(all(feature = "internals", not(loom)))]
-pub(crate) use self::verify::verify_in;
+pub(crate) use self::{repair::repair_in, verify::verify_in};
 
 /// What the models of `loom-tests` take from this room.
 #[cfg(loom)]
@@ -37,6 +38,7 @@ pub use self::{
     reads::{Query, StoreStats},
     recall::{RecallAt, RecallOptions, RecallReport},
     recover::{RecoveryReport, RecoveryWarning},
+    repair::{IncompleteIntent, Loss, RepairReport, repair},
     verify::{VerifyReport, verify},
 };
 use crate::{

@@ -13,7 +13,7 @@ use tala_core::{StorageOperation, TalaError};
 use crate::disk::{Disk, DiskFile, StoreDir};
 
 /// Name of the file that a [`DirLock`] holds.
-const LOCK_NAME: &str = "LOCK";
+pub(crate) const LOCK_NAME: &str = "LOCK";
 
 /// Makes the entries of the directory `path` durable: files created, renamed or removed in it.
 ///

@@ -73,8 +73,9 @@ mod query_engine;
 pub mod rooms;
 
 pub use engine::{
-    Query, RecallAt, RecallOptions, RecallReport, RecoveryReport, RecoveryWarning, StorageEngine,
-    StoreStats, VerifyReport, stored_dim, verify,
+    IncompleteIntent, Loss, Query, RecallAt, RecallOptions, RecallReport, RecoveryReport,
+    RecoveryWarning, RepairReport, StorageEngine, StoreStats, VerifyReport, repair, stored_dim,
+    verify,
 };
 pub use metrics::{LockStats, StorageMetrics};
 pub use options::{Durability, EngineOptions, OpenProgress};

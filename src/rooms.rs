@@ -67,7 +67,7 @@ mod parts {
     use crate::{
         VerifyReport,
         disk::{RealDisk, StoreDir},
-        engine::verify_in,
+        engine::{repair_in, verify_in},
         mapping,
         wal::DiskLog,
     };
@@ -96,6 +96,18 @@ mod parts {
     /// As `verify`.
     pub fn verify_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<VerifyReport, TalaError> {
         verify_in(&StoreDir::new(disk, dir))
+    }
+
+    /// The store in `dir` on `disk`, repaired into `to` as [`repair`](crate::repair) does.
+    ///
+    /// # Errors
+    /// As `repair`.
+    pub fn repair_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        to: &Path,
+    ) -> Result<crate::RepairReport, TalaError> {
+        repair_in(&StoreDir::new(Arc::clone(&disk), dir), &StoreDir::new(disk, to))
     }
 
     /// The file in memory as opening a store has its segments; `None` where there is none.

@@ -4,13 +4,14 @@
 //! log that was found on disk means. It knows nothing of segments, indexes or the engine.
 //!
 //! Reading order: `record` (bytes and records), `scan` (records after a damaged place), `replay`
-//! (what a log file holds and how it ended), `entries` (logs as other programs see them), `file`
+//! (what a log file holds and how it ended), `salvage` (what is left of a damaged one), `entries` (logs as other programs see them), `file`
 //! (a log on disk), `writer` (the actor that owns it), `standalone` (a log outside every store).
 
 mod entries;
 mod file;
 mod record;
 mod replay;
+mod salvage;
 mod scan;
 mod standalone;
 mod writer;
@@ -29,6 +30,10 @@ pub(crate) use file::{DiskLog, log_name, parse_log_name};
 pub(crate) use replay::{
     Bound, Ending, Expected, LogEnd, LogRecord, accepted_records, holds_a_write, read_log,
     synced_proof,
+};
+
+pub(crate) use salvage::{
+    FoundOp, FoundRecord, Salvaged, entry_at, intent_at, salvage_entries, salvage_log,
 };
 
 #[cfg(test)]

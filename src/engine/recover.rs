@@ -14,7 +14,7 @@ use crate::{
     disk::{Disk, EntryKind, StoreDir},
     door::check_embedding,
     entry::{Entry, Vector},
-    files::{read_whole, reread_from_disk, sync_dir},
+    files::{LOCK_NAME, read_whole, reread_from_disk, sync_dir},
     ids::{FileNumber, SeqNo},
     index::ArenaWriter,
     options::{EngineOptions, OpenProgress},
@@ -29,6 +29,10 @@ use crate::{
 
 /// The log of the original implementation.
 pub const LEGACY_LOG: &str = "current.wal";
+
+/// Name of the file that says that a directory is a repair's and not finished, as long as there is no
+/// MANIFEST.
+pub const UNFINISHED_NAME: &str = "REPAIR.unfinished";
 
 /// No file of ours has this number or a higher one: counting on from one that is there must not
 /// run out of numbers.
@@ -127,6 +131,10 @@ pub struct Listing {
     pub set_aside: Vec<PathBuf>,
     /// Whether the original implementation's log is there.
     pub has_legacy_log: bool,
+    /// Everything else, such as a directory or a file whose name is not ours.
+    pub foreign: Vec<PathBuf>,
+    /// Whether a repair wrote into this directory and was interrupted.
+    pub is_unfinished: bool,
 }
 
 impl Listing {
@@ -139,7 +147,13 @@ impl Listing {
         let mut listing = Self::default();
         for name in dir.disk().list(dir.path()).map_err(failed)? {
             // Ours are all ASCII; whatever is not is not ours.
-            let Ok(name) = name.into_string() else { continue };
+            let name = match name.into_string() {
+                Ok(name) => name,
+                Err(other) => {
+                    listing.foreign.push(dir.join(other));
+                    continue;
+                }
+            };
             if let Some(number) = parse_log_name(&name).filter(|number| number.0 < NUMBER_END) {
                 listing.logs.insert(number);
             } else if let Some(id) = parse_segment_name(&name).filter(|id| id.0 < NUMBER_END) {
@@ -148,8 +162,13 @@ impl Listing {
                 listing.temporary.push(dir.join(name));
             } else if is_set_aside(&name) {
                 listing.set_aside.push(dir.join(name));
+            } else if name == UNFINISHED_NAME {
+                listing.is_unfinished = true;
+                listing.temporary.push(dir.join(name));
             } else if name == LEGACY_LOG {
                 listing.has_legacy_log = true;
+            } else if name != MANIFEST_NAME && name != LOCK_NAME {
+                listing.foreign.push(dir.join(name));
             }
         }
         Ok(listing)
@@ -211,6 +230,9 @@ pub enum Unlisted {
 impl Listing {
     /// What this is the listing of, if there is no MANIFEST.
     pub fn without_manifest(&self) -> Unlisted {
+        if self.is_unfinished {
+            return Unlisted::Damaged;
+        }
         match (self.logs.is_empty(), self.has_legacy_log, self.segments.is_empty()) {
             // Logs of ours mean that an import was done, so its MANIFEST is lost.
             (false, ..) | (true, false, false) => Unlisted::Damaged,
@@ -222,14 +244,15 @@ impl Listing {
 
 /// The error of a store that lost its MANIFEST.
 pub fn manifest_is_lost(dir: &Path) -> TalaError {
-    let what = "it is missing, but there are log or segment files";
+    let what = "it is missing, but there are files of a store, or of a repair that was interrupted";
     TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what)
 }
 
 /// Whether a file of this name is one of ours that was never finished.
 fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(".tmp")
-        .is_some_and(|name| name == MANIFEST_NAME || parse_segment_name(name).is_some())
+    name.strip_suffix(".tmp").is_some_and(|name| {
+        name == MANIFEST_NAME || name == UNFINISHED_NAME || parse_segment_name(name).is_some()
+    })
 }
 
 /// A log of which it is known what counts.

@@ -8,15 +8,16 @@ use super::{
     import::{check_untouched, legacy_dim, take_in},
     open::new_index,
     recover::{
-        JudgedLog, Listing, Recovered, Unlisted, manifest_is_lost, read_listed_log, read_live_logs,
+        JudgedLog, LEGACY_LOG, Listing, Recovered, Unlisted, manifest_is_lost, read_listed_log,
+        read_live_logs,
     },
 };
 use crate::{
     disk::StoreDir,
     files::DirLock,
     options::EngineOptions,
-    segment::{Fold, MANIFEST_NAME, Manifest, OpenSegment},
-    wal::{Ending, LogOp},
+    segment::{Fold, MANIFEST_NAME, Manifest, OpenSegment, segment_name},
+    wal::{Ending, LogOp, log_name},
 };
 
 /// What a check of a directory found.
@@ -35,6 +36,16 @@ pub struct VerifyReport {
     pub log_bytes: u64,
     /// Records in those logs.
     pub records: u64,
+    /// Blocks of segments that were compared with a checksum of their own.
+    pub blocks: u64,
+    /// Rows of segments that were compared with the filter and the indexes that lead to them.
+    pub rows: u64,
+    /// Edges that were compared with the parents that they stand for.
+    pub edges: u64,
+    /// Changes, in segments, to intents of older ones.
+    pub changes: u64,
+    /// What was checked, in sentences.
+    pub checked: Vec<String>,
     /// Intents in the store, as far as what is intact tells.
     pub intents: u64,
     /// What is no damage, but worth knowing.
@@ -69,8 +80,8 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Checks every file of the store in `dir`: each checksum, each length, and that the files fit
-/// together. It goes on after damage, so that the report names all of it; but what stands in logs
+/// Checks every file of the store in `dir`: each checksum, each length, that the parts of a file agree,
+/// and that the files fit together; `checked` of the report says what that was. It goes on after damage, so that the report names all of it; but what stands in logs
 /// after the damaged one of those that were being written, only the damaged one could tell.
 ///
 /// Nothing is changed. Where the directory has a file `LOCK`, no engine can open it meanwhile; an
@@ -143,9 +154,20 @@ impl VerifyReport {
             if let Some(segment) = self.note(OpenSegment::open(dir, self.dim, entry))? {
                 self.segments += 1;
                 self.segment_bytes += entry.bytes;
+                if let Some(agreed) = self.note(segment.check_agreement())? {
+                    self.blocks += agreed.blocks;
+                    self.rows += agreed.rows;
+                    self.edges += agreed.edges;
+                    self.changes += agreed.changes;
+                }
+                if self.damage.is_empty() {
+                    let known = fold.check_changes(&segment);
+                    self.note(known)?;
+                }
                 fold.add(segment);
             }
         }
+        self.note(manifest.check_arithmetic(&dir.join(MANIFEST_NAME)))?;
         for intent in fold.intents() {
             self.note(intent)?;
         }
@@ -160,15 +182,71 @@ impl VerifyReport {
             let checked = self.check_log(&log, &mut ids);
             self.note(checked)?;
         }
-        for path in &listing.temporary {
-            self.warnings.push(format!("{}: left by an interrupted write", path.display()));
-        }
+        self.note_strays(dir, manifest, listing);
         for path in &listing.set_aside {
             let what = "a log without a whole write, set aside when the store was opened";
             self.warnings.push(format!("{}: {what}", path.display()));
         }
         self.intents = ids.len() as u64;
+        self.say_what_was_checked(manifest);
         Ok(())
+    }
+
+    /// Files that do not count, and are in nobody's way.
+    fn note_strays(&mut self, dir: &StoreDir, manifest: &Manifest, listing: &Listing) {
+        let mut warn = |path: &Path, what: &str| {
+            self.warnings.push(format!("{}: {what}", path.display()));
+        };
+        for path in &listing.temporary {
+            warn(path, "left by an interrupted write");
+        }
+        for id in &listing.segments {
+            let is_listed = manifest.segments.iter().any(|entry| entry.id == *id);
+            // Those of a directory that was imported stay.
+            let first = manifest.segments.first();
+            let is_imported =
+                manifest.legacy.is_some() && first.is_some_and(|first| *id < first.id);
+            if !is_listed && !is_imported {
+                warn(&dir.join(segment_name(*id)), "the MANIFEST does not list this segment");
+            }
+        }
+        for number in &listing.logs {
+            let path = dir.join(log_name(*number));
+            let is_live = listing.live_logs(manifest.next_log).any(|live| live == *number);
+            if *number < manifest.next_log && manifest.log(*number).is_none() {
+                warn(&path, "segments hold what was in this log; the next opening removes it");
+            } else if *number >= manifest.next_log && !is_live {
+                warn(&path, "its number is too far from those of other logs to be one of them");
+            }
+        }
+        if listing.has_legacy_log && manifest.legacy.is_none() {
+            warn(&dir.join(LEGACY_LOG), "it was never imported, and is not read");
+        }
+        for path in &listing.foreign {
+            warn(path, "this is no file of a store");
+        }
+    }
+
+    fn say_what_was_checked(&mut self, manifest: &Manifest) {
+        let Self { segments, blocks, rows, edges, changes, logs, records, .. } = self;
+        self.checked = vec![
+            format!(
+                "MANIFEST: its checksum, its numbers against each other, {} segments and {} logs \
+                 that it lists",
+                manifest.segments.len(),
+                manifest.logs.len()
+            ),
+            format!(
+                "{segments} segments: length and checksum of the whole and of {blocks} blocks; \
+                 {rows} rows by bloom filter, id, time and sequence number; {edges} edges by \
+                 parents; {changes} changes by what they change"
+            ),
+            format!(
+                "{logs} logs: checksum, place and sequence number of {records} records, whole \
+                 batches, marks and how each log ends against the MANIFEST and later logs; \
+                 outcomes and removals by the intents that they name"
+            ),
+        ];
     }
 
     fn check_legacy(&mut self, dir: &StoreDir, listing: &Listing) -> Result<(), TalaError> {
@@ -220,6 +298,13 @@ impl VerifyReport {
         for record in log.records(self.dim) {
             let record = record?;
             self.records += 1;
+            if let LogOp::Outcome { id, .. } | LogOp::Removal { id } = &record.op
+                && !ids.contains(id)
+                && self.damage.is_empty()
+            {
+                let what = format!("a record speaks of intent {id}, which is not there");
+                return Err(TalaError::corrupt(&log.path, record.offset, what));
+            }
             match record.op {
                 LogOp::Insert(intent) => {
                     ids.insert(intent.id);

@@ -264,6 +264,41 @@ impl Manifest {
         write_atomically(dir, MANIFEST_NAME, &self.encode()?)
     }
 
+    /// Whether the numbers of segments and logs leave no gap that nothing explains, beyond what
+    /// [`Manifest::decode`] asks for.
+    ///
+    /// # Errors
+    /// [`TalaError::Corrupt`] with the first that does not fit; `path` is the file.
+    pub(crate) fn check_arithmetic(&self, path: &Path) -> Result<(), TalaError> {
+        let mut offset = HEADER_BYTES;
+        let mut covered = SeqNo::ZERO;
+        for segment in &self.segments {
+            if segment.first_seq != covered.next() {
+                let what = format!(
+                    "segment {} begins at sequence number {}, the one before ends at {covered}",
+                    segment.id, segment.first_seq
+                );
+                return Err(TalaError::corrupt(path, offset, what));
+            }
+            covered = segment.last_seq;
+            offset += SEGMENT_BYTES;
+        }
+        if covered >= self.next_seq {
+            let what = format!(
+                "segments cover sequence number {covered}, but {} is still to come",
+                self.next_seq
+            );
+            return Err(TalaError::corrupt(path, 32, what));
+        }
+        match self.logs.first().filter(|log| log.first_seq <= covered) {
+            None => Ok(()),
+            Some(log) => {
+                let what = format!("log {} counts, although segments cover it", log.number);
+                Err(TalaError::corrupt(path, offset, what))
+            }
+        }
+    }
+
     /// Checks what the fields' documentation promises. The error is an offset and what is wrong.
     fn validate(&self) -> Result<(), (u64, &'static str)> {
         let header = [

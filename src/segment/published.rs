@@ -2,7 +2,7 @@
 //! what the store was when the last one was cut.
 
 use tala_core::{Intent, IntentId, Outcome, SegmentId, TalaError};
-use tala_wire::{Change, SegmentReader};
+use tala_wire::{Agreement, Change, SegmentReader};
 
 use super::{HotBuffer, SegmentEntry, segment_name};
 use crate::{
@@ -75,6 +75,14 @@ impl OpenSegment {
         Ok(Self { reader, path })
     }
 
+    /// Compares what is derived in the segment with what it is derived from.
+    ///
+    /// # Errors
+    /// Two places contradict each other.
+    pub fn check_agreement(&self) -> Result<Agreement, TalaError> {
+        self.reader.check_agreement().map_err(|error| error.in_file(&self.path))
+    }
+
     /// The intent in `row`, and its place in the order of writes.
     ///
     /// # Errors
@@ -128,6 +136,28 @@ impl Fold {
             }
         }
         self.segments.push(segment);
+    }
+
+    /// Whether each outcome that the next segment attaches belongs to an intent that is there.
+    ///
+    /// # Errors
+    /// [`TalaError::Corrupt`]: one belongs to none.
+    pub fn check_changes(&self, next: &OpenSegment) -> Result<(), TalaError> {
+        let mut gone: IdMap<()> = IdMap::default();
+        for (seq, id, change) in next.reader.changes() {
+            match change {
+                Change::Removal => drop(gone.insert(id, ())),
+                Change::Outcome(_) => {
+                    if gone.contains_key(&id) || !self.places.contains_key(&id) {
+                        let what = format!(
+                            "change {seq} attaches an outcome to intent {id}, which is not there"
+                        );
+                        return Err(TalaError::corrupt(&next.path, 0, what));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Ids of the intents that count.

@@ -6,6 +6,8 @@
 
 use std::{io, path::Path};
 
+use tala_core::IntentId;
+
 use crate::{
     bytes::all_zero,
     disk::RealDisk,
@@ -85,7 +87,7 @@ pub(crate) fn read_entries(bytes: &[u8]) -> Result<Entries, Damage> {
     }
 }
 
-fn entry_of(frame: Frame<'_>) -> Option<WalEntry> {
+pub(crate) fn entry_of(frame: Frame<'_>) -> Option<WalEntry> {
     match frame.body {
         Body::Insert(view) => Some(WalEntry {
             id: view.id,
@@ -157,16 +159,34 @@ fn later_legacy_record(bytes: &[u8], from: usize) -> Option<(usize, Evidence)> {
 }
 
 /// A frame whose payload ends with its command.
-struct LegacyFrame<'a>(FixedFrame<'a>);
+pub(crate) struct LegacyFrame<'a>(FixedFrame<'a>);
 
 impl<'a> LegacyFrame<'a> {
-    fn at_front(bytes: &'a [u8]) -> Result<Self, BadFrame> {
+    pub(crate) fn at_front(bytes: &'a [u8]) -> Result<Self, BadFrame> {
         let frame = FixedFrame::cut(bytes)?;
         if frame.tail.is_empty() { Ok(Self(frame)) } else { Err(BadFrame::Lengths) }
     }
 
+    pub(crate) fn id(&self) -> IntentId {
+        IntentId::from_bytes(self.0.id)
+    }
+
+    /// Little-endian f32.
+    pub(crate) const fn embedding(&self) -> &'a [u8] {
+        self.0.embedding
+    }
+
+    pub(crate) const fn command(&self) -> &'a [u8] {
+        self.0.command
+    }
+
+    /// Bytes of the record.
+    pub(crate) const fn len(&self) -> usize {
+        self.0.bytes.len()
+    }
+
     /// The intent and the length of its record.
-    fn into_entry(self) -> Result<(WalEntry, usize), BadFrame> {
+    pub(crate) fn into_entry(self) -> Result<(WalEntry, usize), BadFrame> {
         let Self(frame) = self;
         let raw_command = str::from_utf8(frame.command).map_err(|_| BadFrame::Meaning)?.to_owned();
         let embedding = floats(frame.embedding);

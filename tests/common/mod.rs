@@ -207,6 +207,13 @@ impl TestDir {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// In memory where the machine has a place for it: for tests that open thousands of stores and ask
+    /// nothing of a disk.
+    pub fn in_memory() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { dir: dir.unwrap() }
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

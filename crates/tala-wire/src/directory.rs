@@ -105,6 +105,11 @@ impl<'b> Directory<'b> {
         Ok(Self { file, entries, limit })
     }
 
+    /// The bytes of the directory itself.
+    pub(crate) fn range(&self) -> std::ops::Range<usize> {
+        self.entries.start.saturating_sub(HEAD_BYTES)..self.entries.end()
+    }
+
     /// Where the table of this kind is, as one table of single bytes.
     pub(crate) fn find(&self, kind: Kind) -> Result<Table, WireError> {
         for index in 0..self.entries.count {

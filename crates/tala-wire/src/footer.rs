@@ -30,21 +30,32 @@ pub(crate) fn footer_bytes(covered: usize) -> usize {
     HEAD_BYTES + covered.div_ceil(BLOCK_BYTES) * 4 + 4
 }
 
+/// The checksum that the footer at byte `covered` has for a block, whether or not the rest of that
+/// footer is intact.
+pub(crate) fn block_crc(file: &[u8], covered: usize, block: usize) -> Option<u32> {
+    u32_at(file, covered.checked_add(HEAD_BYTES)?.checked_add(block.checked_mul(4)?)?)
+}
+
 /// Appends the footer to a segment that is otherwise complete.
 pub(crate) fn append_footer(segment: &mut Vec<u8>) {
-    let start = segment.len();
-    let blocks_count = start.div_ceil(BLOCK_BYTES);
-    segment.extend_from_slice(&MAGIC);
-    segment.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
+    let footer = footer_of(segment);
+    segment.extend_from_slice(&footer);
+}
+
+/// The footer of a segment with these bytes before it.
+pub(crate) fn footer_of(covered: &[u8]) -> Vec<u8> {
+    let mut footer = Vec::with_capacity(footer_bytes(covered.len()));
+    footer.extend_from_slice(&MAGIC);
+    footer.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
     // 2^32 blocks would be 256 TiB of memory.
-    segment.extend_from_slice(&u32::try_from(blocks_count).unwrap_or(u32::MAX).to_le_bytes());
-    for block in 0..blocks_count {
-        let end = start.min((block + 1) * BLOCK_BYTES);
-        let crc = crc32c::crc32c(&segment[block * BLOCK_BYTES..end]);
-        segment.extend_from_slice(&crc.to_le_bytes());
+    let blocks_count = covered.len().div_ceil(BLOCK_BYTES);
+    footer.extend_from_slice(&u32::try_from(blocks_count).unwrap_or(u32::MAX).to_le_bytes());
+    for block in covered.chunks(BLOCK_BYTES) {
+        footer.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
     }
-    let crc = crc32c::crc32c(&segment[start..]);
-    segment.extend_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&footer);
+    footer.extend_from_slice(&crc.to_le_bytes());
+    footer
 }
 
 /// The checksums of a segment, and which of them have been compared.
@@ -129,6 +140,11 @@ impl Checksums {
             }
         }
         Ok(())
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn blocks_count(&self) -> usize {
+        self.crcs.count
     }
 
     /// Checks every block, found intact before or not.

@@ -64,6 +64,6 @@ mod writer;
 pub use error::WireError;
 pub use fnv::fnv1a_64;
 pub use header::{DIM_MAX, Header};
-pub use reader::SegmentReader;
+pub use reader::{Agreement, Salvage, SalvagedRow, SegmentReader};
 pub use row::{Change, Edge, Row, StoredRow};
 pub use writer::SegmentWriter;

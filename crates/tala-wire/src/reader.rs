@@ -1,6 +1,8 @@
 //! The reader: one segment, checked when opened, read in place.
 
+mod agreement;
 mod parts;
+mod salvage;
 
 use std::borrow::Cow;
 
@@ -16,6 +18,9 @@ use crate::{
     row::{Change, Edge, StoredRow},
 };
 use parts::{Fixed, Legacy, OddRow, Ours};
+
+pub use agreement::Agreement;
+pub use salvage::{Salvage, SalvagedRow};
 
 /// A segment in memory: a `Vec<u8>`, a `&[u8]` or a memory map, of which nothing is copied.
 ///

@@ -17,6 +17,7 @@ mod open;
 mod range;
 mod recall;
 mod render;
+mod repair;
 mod search;
 mod stats;
 mod verify;
@@ -49,6 +50,7 @@ Examples:
   tala-store stats ~/tala                            how much there is
   tala-store recall ~/tala                           how much of the truth searches find
   tala-store verify ~/tala                           check every byte on disk
+  tala-store repair ~/tala --to ~/tala-new           save what is intact of a damaged store
 
 Exit status: 0 success; 1 not found, damaged or failed; 2 wrong usage.";
 
@@ -62,6 +64,7 @@ enum Command {
     Stats(stats::Args),
     Recall(recall::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
     #[command(hide = true)]
     DemoWriter(demo::writer::Args),
 }
@@ -94,6 +97,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Stats(args) => stats::run(&args, out),
         Command::Recall(args) => recall::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),
+        Command::Repair(args) => repair::run(&args, out),
         Command::DemoWriter(args) => demo::writer::run(&args, out),
     }
 }

@@ -33,6 +33,11 @@ struct Verified {
     log_bytes: u64,
     records: u64,
     intents: u64,
+    blocks: u64,
+    rows: u64,
+    edges: u64,
+    changes: u64,
+    checked: Vec<String>,
     warnings: Vec<String>,
     damage: Vec<String>,
 }
@@ -53,6 +58,11 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         log_bytes: report.log_bytes,
         records: report.records,
         intents: report.intents,
+        blocks: report.blocks,
+        rows: report.rows,
+        edges: report.edges,
+        changes: report.changes,
+        checked: report.checked.clone(),
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
         damage: report.damage.iter().map(ToString::to_string).collect(),
     };
@@ -79,6 +89,9 @@ fn write(out: &mut dyn Write, verified: &Verified) -> std::io::Result<()> {
         verified.records,
         verified.intents
     )?;
+    for checked in &verified.checked {
+        writeln!(out, "checked {}", render::escape(checked))?;
+    }
     for warning in &verified.warnings {
         writeln!(out, "{} {}", style("warning:").yellow(), render::escape(warning))?;
     }
@@ -88,6 +101,7 @@ fn write(out: &mut dyn Write, verified: &Verified) -> std::io::Result<()> {
     if verified.ok {
         writeln!(out, "{}", style("all is well").green())
     } else {
-        writeln!(out, "{}", style(format!("{} damaged", verified.damage.len())).red())
+        writeln!(out, "{}", style(format!("{} damaged", verified.damage.len())).red())?;
+        writeln!(out, "`tala-store repair DIR --to NEW` saves what is intact")
     }
 }

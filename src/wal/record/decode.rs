@@ -193,7 +193,7 @@ pub(crate) struct InsertView<'a> {
     confidence: f32,
     /// 16 bytes each.
     parent_ids: &'a [u8],
-    outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
 }
 
 impl Frame<'_> {

@@ -268,7 +268,7 @@ fn usize_at(value: u64, offset: usize, what: &str) -> Result<usize, WireError> {
 
 /// The start of a region, from the header field at byte `field`: on a boundary, and not before
 /// `earliest`, where the region before it ends.
-fn region_start(offset: u64, field: usize, earliest: usize) -> Result<usize, WireError> {
+pub(super) fn region_start(offset: u64, field: usize, earliest: usize) -> Result<usize, WireError> {
     let start = usize_at(offset, field, "the offset of a region")?;
     if start % ALIGNMENT != 0 || start < earliest {
         return Err(WireError::damaged(field, format!("a region cannot start at byte {start}")));
@@ -311,7 +311,11 @@ fn decode_lists(
 }
 
 /// The odd embeddings: which rows have one, and the values of all of them.
-fn decode_odd(file: &[u8], region: &Table, header: &Header) -> Result<(Table, Table), WireError> {
+pub(super) fn decode_odd(
+    file: &[u8],
+    region: &Table,
+    header: &Header,
+) -> Result<(Table, Table), WireError> {
     let limit = region.end();
     let what = "the odd embeddings";
     let head = Table::within(limit, region.start, 1, 8, what)?;

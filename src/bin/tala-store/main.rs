@@ -21,6 +21,7 @@ mod render;
 mod search;
 mod source;
 mod stats;
+mod stress;
 mod verify;
 mod when;
 
@@ -51,6 +52,7 @@ Examples:
   tala-store stats ~/tala                            how much there is
   tala-store recall ~/tala                           how much of the truth searches find
   tala-store verify ~/tala                           check every byte on disk
+  tala-store stress --seconds 60 --crash             kill a writing process again and again
 
 Exit status: 0 success; 1 not found, damaged or failed; 2 wrong usage.";
 
@@ -64,8 +66,11 @@ enum Command {
     Stats(stats::Args),
     Recall(recall::Args),
     Verify(verify::Args),
+    Stress(stress::Args),
     #[command(hide = true)]
     DemoWriter(demo::writer::Args),
+    #[command(hide = true)]
+    StressWriter(stress::crash::child::Args),
 }
 
 fn main() -> ExitCode {
@@ -96,6 +101,8 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Stats(args) => stats::run(&args, out),
         Command::Recall(args) => recall::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),
+        Command::Stress(args) => stress::run(&args, out),
+        Command::StressWriter(args) => stress::crash::child::run(&args, out),
         Command::DemoWriter(args) => demo::writer::run(&args, out),
     }
 }

@@ -45,6 +45,10 @@ pub(crate) enum Failure {
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 
+    /// The store did not do what it promises.
+    #[error("a promise was broken: {0}")]
+    Promise(String),
+
     /// Something else went wrong, in words.
     #[error("{0}")]
     Other(String),

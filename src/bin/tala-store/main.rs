@@ -20,6 +20,7 @@ mod render;
 mod repair;
 mod search;
 mod stats;
+mod stress;
 mod verify;
 mod when;
 
@@ -51,6 +52,7 @@ Examples:
   tala-store recall ~/tala                           how much of the truth searches find
   tala-store verify ~/tala                           check every byte on disk
   tala-store repair ~/tala --to ~/tala-new           save what is intact of a damaged store
+  tala-store stress --seconds 60 --crash             kill a writing process again and again
 
 Exit status: 0 success; 1 not found, damaged or failed; 2 wrong usage.";
 
@@ -65,8 +67,11 @@ enum Command {
     Recall(recall::Args),
     Verify(verify::Args),
     Repair(repair::Args),
+    Stress(stress::Args),
     #[command(hide = true)]
     DemoWriter(demo::writer::Args),
+    #[command(hide = true)]
+    StressWriter(stress::crash::child::Args),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +103,8 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Recall(args) => recall::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),
         Command::Repair(args) => repair::run(&args, out),
+        Command::Stress(args) => stress::run(&args, out),
+        Command::StressWriter(args) => stress::crash::child::run(&args, out),
         Command::DemoWriter(args) => demo::writer::run(&args, out),
     }
 }

@@ -87,12 +87,12 @@ fn what_contradicts_is_named_with_its_place() {
         ("an edge to another row", edges, 2, edges),
         ("another relation", edges + 4, 3, edges),
         ("another weight", edges + 7, 0, edges),
-        ("no bits in the filter", bloom + 12, 0, bloom),
-        ("another number of hashes", bloom, 2, bloom),
+        ("no bits in the filter", bloom + 12, 0, bloom + 12),
+        ("another number of hashes", bloom, 2, bloom + 12),
         ("a sequence number again", table(1) + 8, 10, table(1) + 8),
         ("no flag of outcomes", 46, 2, 46),
         ("a change that is not in order", table(4) + 40, 1, table(4) + 40),
-        ("another parent", table(3) + 40, 0x77, edges),
+        ("another parent", table(3) + 40 + 48, 0x77, edges),
     ];
     for (what, at, value, expected) in places {
         let mut hostile = bytes.clone();

@@ -86,8 +86,8 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<SegmentId> {
 pub(crate) struct Manifest {
     /// Dimension of the embeddings, at least 1.
     pub(crate) dim: u32,
-    /// The live segments. Ids are distinct and below `next_segment`; sequence ranges ascend and
-    /// do not overlap.
+    /// The live segments. Ids are distinct and below `next_segment`; sequence ranges ascend
+    /// below `next_seq` and do not overlap.
     pub(crate) segments: Vec<SegmentEntry>,
     /// Segment files with this number or a higher one never counted.
     pub(crate) next_segment: SegmentId,
@@ -320,6 +320,8 @@ impl Manifest {
                 "a segment is listed twice"
             } else if segment.first_seq <= previous || segment.last_seq < segment.first_seq {
                 "the segments' sequence ranges do not ascend"
+            } else if segment.last_seq >= self.next_seq {
+                "a segment's sequence range is not below the next sequence number"
             } else {
                 previous = segment.last_seq;
                 offset += SEGMENT_BYTES;

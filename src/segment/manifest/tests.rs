@@ -116,7 +116,7 @@ fn hostile_counts_are_refused() {
 fn contradictions_are_refused_on_the_way_in_and_out() {
     let good = sample().encode().unwrap();
     // Offset of a field, a value, offset of the entry that is named.
-    let cases: [(usize, u64, u64); 15] = [
+    let cases: [(usize, u64, u64); 16] = [
         (16, 0, 16),     // no next segment
         (24, 0, 24),     // no next log
         (32, 0, 32),     // no next sequence number
@@ -127,6 +127,7 @@ fn contradictions_are_refused_on_the_way_in_and_out() {
         (80, 0, 72),     // sequence numbers begin at 1
         (88, 0, 72),     // a range that ends before it begins
         (120, 90, 112),  // ranges that overlap
+        (168, 301, 152), // a segment reaches the next sequence number
         (192, 0, 192),   // log numbers begin at 1
         (224, 3, 224),   // the same log twice
         (256, 9, 256),   // a log number that is not taken yet

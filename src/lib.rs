@@ -50,6 +50,7 @@ mod files;
 mod ids;
 mod mapping;
 mod options;
+mod random;
 
 mod sync;
 

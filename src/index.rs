@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`columns`], [`zeroed`] and [`rows`] (storage that grows without moving), [`arena`]
 //! (a row: vector, code, identity, life), [`metric`], [`point`] (distances by vectors and by codes),
-//! [`walk`] (the beam), [`graph`] (HNSW, reading side), [`draft`], [`link`] and [`repair`] (HNSW,
+//! [`walk`] (the beam), [`graph`] (HNSW, reading side), [`draft`], [`link`], [`kin`] and [`repair`] (HNSW,
 //! writing side), [`trust`] (whether codes will do), [`search`] (a whole query), [`builder`] (the
 //! thread).
 
@@ -16,6 +16,7 @@ mod builder;
 mod columns;
 mod draft;
 pub(crate) mod graph;
+mod kin;
 pub(crate) mod link;
 pub(crate) mod metric;
 mod point;

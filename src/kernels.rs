@@ -234,14 +234,20 @@ impl Probe {
     pub fn set_code(&mut self, code: &[u8]) {
         let code = whole_groups(code);
         self.groups.resize(code.len() / 2, ProbeGroup::ZERO);
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        if self.path.0 == Instructions::Avx512Vnni {
+        self.sum = match self.path.0 {
             // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
-            self.sum = unsafe { x86::unpack_avx512vnni(code, &mut self.groups) };
-            return;
-        }
-        portable::unpack(code, &mut self.groups);
-        self.sum = portable::sum(&self.groups);
+            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            Instructions::Avx512Vnni => unsafe { x86::unpack_avx512vnni(code, &mut self.groups) },
+            // SAFETY: as above; both have AVX2.
+            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            Instructions::AvxVnni | Instructions::Avx2 => unsafe {
+                x86::unpack_avx2(code, &mut self.groups)
+            },
+            _ => {
+                portable::unpack(code, &mut self.groups);
+                portable::sum(&self.groups)
+            }
+        };
     }
 
     /// Number of components, padding included: a multiple of [`GROUP`].

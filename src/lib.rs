@@ -51,6 +51,7 @@ mod files;
 mod ids;
 mod mapping;
 mod options;
+mod random;
 
 mod sync;
 

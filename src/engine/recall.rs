@@ -11,6 +11,7 @@ use crate::{
     door::check_embedding,
     ids::RowId,
     index::search::Answer,
+    random::SplitMix64,
     sync::{atomic::Ordering, now_ns},
 };
 
@@ -299,7 +300,7 @@ impl Inner {
 
 /// `count` of the rows, each as likely as any other and none twice; all where there are fewer.
 fn sample(rows: impl Iterator<Item = RowId>, count: usize, seed: u64) -> Vec<RowId> {
-    let mut random = Random(seed);
+    let mut random = SplitMix64(seed);
     let mut drawn = Vec::new();
     for (seen, row) in (0_u64..).zip(rows) {
         if drawn.len() < count {
@@ -327,22 +328,6 @@ impl Times {
             self.0.get(rank.saturating_sub(1)).copied().unwrap_or(0)
         };
         (at(50), at(99))
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    /// A number below `end`, which is not 0; as good as even for any number of rows.
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^= bits >> 31;
-        // The high half of the product is below `end`.
-        ((u128::from(bits) * u128::from(end)) >> 64) as u64
     }
 }
 

@@ -27,18 +27,19 @@ const DIED: usize = 1;
 const ID_HIGH: usize = 2;
 const ID_LOW: usize = 3;
 const MARKS: usize = 4;
-
-/// The values of an entry of `Arena::codings`: scale and error.
-const CODING: usize = 2;
+/// Words of 32 bits that a row has besides: norm, scale, error, and room for its death.
+const SMALL_MARKS: usize = 4;
 
 /// All rows. Shared by the writer, the builder and every reader; reading takes no lock.
 pub struct Arena {
     rows: Arc<Rows>,
     /// The squared norm of each row as [`Vector`] keeps it, in bits.
     norms: Columns<AtomicU32>,
-    /// For each row the scale of its code and how far the code is off, in bits: of the unit vector
-    /// `u` it is `|u - scale * code|` or more.
-    codings: Columns<AtomicU32>,
+    /// The scale of each row's code, in bits. Walks read it with the code, so nothing else lies
+    /// between.
+    scales: Columns<AtomicU32>,
+    /// How far the code is off, in bits: of the unit vector `u` it is `|u - scale * code|` or more.
+    errors: Columns<AtomicU32>,
     /// For each row: born, died, and the id as two big-endian halves. Born, id and norm are written
     /// before the row is published; died changes once more, when the row is killed.
     marks: Columns<AtomicU64>,
@@ -74,7 +75,8 @@ impl Arena {
         let arena = Arc::new(Self {
             rows,
             norms: Columns::new(1),
-            codings: Columns::new(CODING),
+            scales: Columns::walked(1, size_of::<AtomicU32>()),
+            errors: Columns::new(1),
             marks: Columns::new(MARKS),
             killed: Columns::new(1),
             killed_count: AtomicU32::new(0),
@@ -96,7 +98,7 @@ impl Arena {
 
     /// Bytes that rows take besides their vectors: codes, ids, births and deaths.
     pub fn index_bytes(&self) -> u64 {
-        let words = MARKS * size_of::<u64>() + (CODING + 2) * size_of::<u32>();
+        let words = MARKS * size_of::<u64>() + SMALL_MARKS * size_of::<u32>();
         u64::from(self.len()) * (self.rows.code_bytes() + words) as u64
     }
 
@@ -141,16 +143,22 @@ impl Arena {
     /// What the components of a published row's code are multiplied by to give a unit vector.
     #[inline]
     pub fn scale(&self, row: u32) -> Option<f32> {
-        Some(f32::from_bits(self.codings.first(row)?.load(Ordering::Relaxed)))
+        Some(f32::from_bits(self.scale_slot(row)?.load(Ordering::Relaxed)))
+    }
+
+    /// Where the bits of [`Arena::scale`] are, to be read later. Relaxed does: whoever knows the row
+    /// has seen it published.
+    #[inline]
+    pub(super) fn scale_slot(&self, row: u32) -> Option<&AtomicU32> {
+        self.scales.first(row)
     }
 
     /// The scale of a published row's code, and how far the code is off: the length of the
     /// difference between the unit vector and what the code stands for is no larger.
     #[inline]
     pub fn coding(&self, row: u32) -> Option<(f32, f32)> {
-        let [scale, error] = self.codings.get(row)? else { return None };
-        let float = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
-        Some((float(scale), float(error)))
+        let error = self.errors.first(row)?.load(Ordering::Relaxed);
+        Some((self.scale(row)?, f32::from_bits(error)))
     }
 
     /// Asks for a published row to be brought near: its vector and what is known of its life.
@@ -246,15 +254,19 @@ impl ArenaWriter {
         }
         let row = self.rows.stage(vector.values(), &self.code)?;
         arena.norms.reserve(row)?;
-        arena.codings.reserve(row)?;
+        arena.scales.reserve(row)?;
+        arena.errors.reserve(row)?;
         arena.marks.reserve(row)?;
         // Room for its death, so that killing cannot fail.
         arena.killed.reserve(row)?;
         let (high, low) = id.as_bytes().split_at(8);
         let half = |bytes: &[u8]| bytes.iter().fold(0, |half, byte| half << 8 | u64::from(*byte));
-        if let (Some(norm), Some([scale, error]), Some(marks)) =
-            (arena.norms.first(row), arena.codings.get(row), arena.marks.get(row))
-        {
+        if let (Some(norm), Some(scale), Some(error), Some(marks)) = (
+            arena.norms.first(row),
+            arena.scales.first(row),
+            arena.errors.first(row),
+            arena.marks.get(row),
+        ) {
             norm.store(vector.squared_norm().to_bits(), Ordering::Relaxed);
             let Quantized { scale: new_scale, error: new_error } = coding;
             scale.store(new_scale.to_bits(), Ordering::Relaxed);

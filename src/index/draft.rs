@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    arena::Arena,
     graph::Seen,
     link::{GraphWriter, State, level_of},
     metric::Metric,
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     ids::RowId,
-    kernels::{Probe, dot, dots4},
+    kernels::{Probe, dots4},
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -77,7 +78,7 @@ impl<M: Metric> GraphWriter<M> {
         }
         let level = level_of(row, self.params());
         with_scratch(|scratch| {
-            let Scratch { trail, probe, pair, .. } = scratch;
+            let Scratch { trail, probe, chosen, .. } = scratch;
             let Some(ruler) = graph.ruler_at(row, probe) else { return draft(Turn::Dead) };
             let mut seen = Seen::default();
             let mut candidates: Vec<Vec<Key>> = vec![Vec::new(); level + 1];
@@ -112,7 +113,7 @@ impl<M: Metric> GraphWriter<M> {
             }
             let lists = candidates
                 .iter()
-                .map(|candidates| self.select(candidates, self.params().m, pair))
+                .map(|candidates| self.select(candidates, self.params().m, chosen))
                 .collect();
             let near = candidates.swap_remove(0);
             Draft { row, turn: Turn::Node { lists, near }, doubt }
@@ -192,32 +193,24 @@ impl<M: Metric> GraphWriter<M> {
     /// into the densest one. Slots left over stay empty: filling them from the
     /// rejected candidates lengthened walks by a tenth on 20,000 real embeddings, and recall was
     /// that of a wider beam.
-    pub(super) fn select(&self, candidates: &[Key], max: usize, pair: &mut Probe) -> Vec<Key> {
+    pub(super) fn select(
+        &self,
+        candidates: &[Key],
+        max: usize,
+        chosen: &mut Vec<Probe>,
+    ) -> Vec<Key> {
         let arena = &self.graph.arena;
-        let is_coded = self.graph.sight().detail().is_some();
+        if self.graph.sight().detail().is_some() {
+            return select_by_codes(arena, candidates, max, chosen);
+        }
         let mut kept: Vec<Key> = Vec::with_capacity(max);
-        let mut kept_codes: Vec<(&[u8], f32)> = Vec::new();
         for candidate in candidates {
             if kept.len() == max {
                 break;
             }
-            let row = candidate.row();
-            let is_nearest = if is_coded {
-                let (Some(code), Some(scale)) = (arena.code(row), arena.scale(row)) else {
-                    continue;
-                };
-                pair.set_code(code);
-                let is_nearest = is_nearest_of(*candidate, (pair, scale), &kept_codes);
-                if is_nearest {
-                    kept_codes.push((code, scale));
-                }
-                is_nearest
-            } else {
-                let Some(vector) = arena.vector(RowId(row)) else { continue };
-                let mut others = kept.iter().filter_map(|key| arena.vector(RowId(key.row())));
-                others.all(|other| candidate.distance() <= M::distance(vector, other))
-            };
-            if is_nearest {
+            let Some(vector) = arena.vector(RowId(candidate.row())) else { continue };
+            let mut others = kept.iter().filter_map(|key| arena.vector(RowId(key.row())));
+            if others.all(|other| candidate.distance() <= M::distance(vector, other)) {
                 kept.push(*candidate);
             }
         }
@@ -225,18 +218,79 @@ impl<M: Metric> GraphWriter<M> {
     }
 }
 
-/// Whether the candidate, whose code and scale are `probe`, is as near to the base as to any of
-/// `kept`, or nearer.
-fn is_nearest_of(candidate: Key, (probe, scale): (&Probe, f32), kept: &[(&[u8], f32)]) -> bool {
-    let is_nearer = |dot: i32, kept_scale: f32| {
-        distance_of(dot as f32, scale, kept_scale) < candidate.distance()
-    };
-    let (fours, rest) = kept.as_chunks::<4>();
-    let mut fours = fours.iter();
-    !fours.any(|four| {
-        let dots = dots4(probe, four.map(|(code, _)| code));
-        dots.iter().zip(four).any(|(dot, (_, kept_scale))| is_nearer(*dot, *kept_scale))
-    }) && !rest.iter().any(|(code, kept_scale)| is_nearer(dot(probe, code), *kept_scale))
+/// Candidates that are compared at a time: as many as a list is chosen from when it is pruned.
+const RIVALS: usize = 40;
+
+/// A candidate that is as near to the base as to any that was kept, so far.
+#[derive(Clone, Copy)]
+struct Rival<'a> {
+    key: Key,
+    code: &'a [u8],
+    scale: f32,
+}
+
+/// [`GraphWriter::select`] by whole codes. Whoever is kept is held against all that are left, four at
+/// a time: so a probe is made of those that are kept, and not of every candidate.
+fn select_by_codes(
+    arena: &Arena,
+    candidates: &[Key],
+    max: usize,
+    chosen: &mut Vec<Probe>,
+) -> Vec<Key> {
+    let mut kept: Vec<Key> = Vec::with_capacity(max);
+    let mut rivals: Vec<Rival<'_>> = Vec::with_capacity(RIVALS);
+    let mut scales: Vec<f32> = Vec::with_capacity(max);
+    for candidates in candidates.chunks(RIVALS) {
+        rivals.clear();
+        rivals.extend(candidates.iter().filter_map(|key| {
+            let (code, scale) = (arena.code(key.row())?, arena.scale(key.row())?);
+            Some(Rival { key: *key, code, scale })
+        }));
+        for (probe, scale) in chosen.iter().zip(&scales) {
+            drop_nearer(&mut rivals, 0, probe, *scale);
+        }
+        let mut next = 0;
+        while let Some(rival) = rivals.get(next).copied() {
+            if kept.len() == max {
+                return kept;
+            }
+            if chosen.len() == kept.len() {
+                chosen.push(Probe::new());
+            }
+            next += 1;
+            if let Some(probe) = chosen.get_mut(kept.len())
+                && kept.len() + 1 < max
+            {
+                probe.set_code(rival.code);
+                drop_nearer(&mut rivals, next, probe, rival.scale);
+            }
+            kept.push(rival.key);
+            scales.push(rival.scale);
+        }
+    }
+    kept
+}
+
+/// Of the rivals from `first` on drops those that are nearer to `probe` than to the base.
+fn drop_nearer(rivals: &mut Vec<Rival<'_>>, first: usize, probe: &Probe, scale: f32) {
+    let first = first.min(rivals.len());
+    let (_, rest) = rivals.split_at_mut(first);
+    let mut left = 0;
+    let mut next = 0;
+    while next < rest.len() {
+        // At the end some are looked at twice.
+        let four: [Rival<'_>; 4] =
+            std::array::from_fn(|lane| rest[(next + lane).min(rest.len() - 1)]);
+        let dots = dots4(probe, four.map(|rival| rival.code));
+        for (rival, dot) in four.into_iter().zip(dots).take(rest.len() - next) {
+            rest[left] = rival;
+            // Without a branch: the next one overwrites who is dropped.
+            let is_nearer = distance_of(dot as f32, scale, rival.scale) < rival.key.distance();
+            left += usize::from(!is_nearer);
+        }
+        next += 4;
+    }
+    rivals.truncate(first + left);
 }
 
 /// `draft` of each row, on so many threads, in the order of the rows.
@@ -264,4 +318,62 @@ fn parallel_map(
     let mut drafts = std::mem::take(&mut *drafts.lock());
     drafts.sort_unstable_by_key(|draft| draft.row);
     drafts
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        index::{
+            metric::Cosine,
+            testing::{PARAMS, Random, World},
+        },
+        kernels::dot,
+    };
+
+    /// Algorithm 4 word by word.
+    fn one_by_one(arena: &Arena, candidates: &[Key], max: usize) -> Vec<Key> {
+        let mut probe = Probe::new();
+        let mut kept: Vec<Key> = Vec::new();
+        for candidate in candidates {
+            probe.set_code(arena.code(candidate.row()).unwrap());
+            let scale = arena.scale(candidate.row()).unwrap();
+            let is_nearest = kept.iter().all(|other| {
+                let product = dot(&probe, arena.code(other.row()).unwrap()) as f32;
+                let other_scale = arena.scale(other.row()).unwrap();
+                candidate.distance() <= distance_of(product, scale, other_scale)
+            });
+            if is_nearest && kept.len() < max {
+                kept.push(*candidate);
+            }
+        }
+        kept
+    }
+
+    /// Any number of candidates, so that the last ones fill a pass of four or not, and a round of
+    /// [`RIVALS`] or not.
+    #[test]
+    fn choosing_four_at_a_time_chooses_the_same() {
+        let mut random = Random::new(41);
+        let mut world = World::<Cosine>::new(140, PARAMS);
+        for (vector, number) in random.clustered(220, 140, 9).iter().zip(0..) {
+            world.push(vector, number, None);
+        }
+        let mut chosen = Vec::new();
+        let mut lengths = std::collections::HashSet::new();
+        for base in 0..220 {
+            let count = random.below(220);
+            let rows: Vec<u32> = (0..count as u32).filter(|row| *row != base).collect();
+            let mut probe = Probe::new();
+            let mut candidates = Vec::new();
+            world.graph.graph().ruler_at(base, &mut probe).unwrap().keys(&rows, &mut candidates);
+            candidates.sort_unstable();
+            for max in [1, 2, 5, 16, 33] {
+                let kept = select_by_codes(&world.arena, &candidates, max, &mut chosen);
+                assert_eq!(kept, one_by_one(&world.arena, &candidates, max), "{max} of {count}");
+                lengths.insert(kept.len());
+            }
+        }
+        assert!(lengths.len() > 8, "all lists were alike: {lengths:?}");
+    }
 }

@@ -377,15 +377,23 @@ impl<M: Metric> Graph<M> {
         let entry = self.entry()?;
         let mut nearest = ruler.key(entry.row)?;
         seen.visited += 1;
+        if entry.level <= level {
+            seen.note(nearest);
+            return Some(nearest);
+        }
+        let Trail { marks, rows, keys, .. } = trail;
+        marks.begin(self.arena.len());
+        marks.visit(entry.row);
         for above in (level + 1..=entry.level).rev() {
             loop {
                 let before = nearest;
-                trail.rows.clear();
-                trail.rows.extend(self.neighbors(before.row(), above));
-                trail.keys.clear();
-                ruler.keys_on_walk(&trail.rows, &mut trail.keys);
-                seen.visited += trail.keys.len();
-                nearest = trail.keys.iter().copied().fold(nearest, Key::min);
+                // What was met before is no nearer than the nearest of all that were met.
+                let slots = self.slots(before.row(), above);
+                take_new(marks, linked(slots), slots.len(), rows);
+                keys.clear();
+                ruler.keys_on_walk(rows, keys);
+                seen.visited += keys.len();
+                nearest = keys.iter().copied().fold(nearest, Key::min);
                 if nearest == before {
                     break;
                 }

@@ -20,6 +20,7 @@ use crate::{
     distance::Vector,
     ids::RowId,
     kernels::{Probe, coarse, coarse4, dot, dots4, prefetch},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// Codes that are fetched ahead of their turn.
@@ -163,15 +164,20 @@ impl<'a, M: Metric> Ruler<'a, M> {
         keys: &mut Vec<Key>,
     ) {
         let mut codes: [&[u8]; CHUNK] = [&[]; CHUNK];
-        for (code, row) in codes.iter_mut().zip(rows) {
+        let mut scales: [Option<&AtomicU32>; CHUNK] = [None; CHUNK];
+        for ((code, scale), row) in codes.iter_mut().zip(&mut scales).zip(rows) {
             *code = code_of(*row).unwrap_or_default();
+            *scale = self.arena.scale_slot(*row);
+            scale.iter().for_each(|scale| prefetch(std::slice::from_ref(*scale)));
         }
         let codes = codes.get(..rows.len()).unwrap_or_default();
         codes.iter().take(AHEAD).for_each(|code| prefetch(code));
         let mut ahead = codes.iter().skip(AHEAD);
         let ((fours, rest), (codes, rest_codes)) = (rows.as_chunks::<4>(), codes.as_chunks::<4>());
+        let mut scales = scales.iter();
         let mut push = |row, product| {
-            if let Some(row_scale) = self.arena.scale(row) {
+            if let Some(Some(row_scale)) = scales.next() {
+                let row_scale = f32::from_bits(row_scale.load(Ordering::Relaxed));
                 keys.push(Key::new(distance_of(product, scale, row_scale), row));
             }
         };

@@ -196,7 +196,7 @@ impl<M: Metric> GraphWriter<M> {
         let slots = self.graph.slots(node, level).len();
         let (candidates, selected) = with_scratch(|scratch| {
             let candidates = self.candidates_around(node, level, scratch);
-            let selected = self.select(&candidates, slots, &mut scratch.pair);
+            let selected = self.select(&candidates, slots, &mut scratch.chosen);
             (candidates, selected)
         });
         let alive = |row: &u32| self.state(*row) != State::Condemned;

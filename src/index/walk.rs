@@ -186,8 +186,8 @@ pub(super) struct Scratch {
     pub(super) trail: Trail,
     /// Where the walk starts from, as a code.
     pub(super) probe: Probe,
-    /// One of two rows that are compared on the way.
-    pub(super) pair: Probe,
+    /// The rows that were chosen for a list.
+    pub(super) chosen: Vec<Probe>,
     /// A code of one sign for each component, before it becomes a probe.
     signed: Vec<i8>,
 }

@@ -14,7 +14,8 @@ use memmap2::MmapMut;
 
 use super::columns::Full;
 
-/// From this size on memory that is walked over is asked of the system in large pages.
+/// From this size on memory that is walked over is asked of the system in large pages: the size of
+/// one, where there are any.
 const LARGE_BYTES: usize = 2 << 20;
 
 /// What every map is aligned to, at least: the smallest page there is.
@@ -40,7 +41,9 @@ impl<T: bytemuck::Zeroable> Zeroed<T> {
         if is_walked
             && bytes >= LARGE_BYTES
             && align_of::<T>() <= PAGE_BYTES_MIN
-            && let Ok(mut map) = MmapMut::map_anon(bytes)
+            // Of whole large pages: only such a map is sure to begin where a large page can.
+            && let Some(map_bytes) = bytes.checked_next_multiple_of(LARGE_BYTES)
+            && let Ok(mut map) = MmapMut::map_anon(map_bytes)
         {
             advise_large(&map);
             if let Some(start) = NonNull::new(map.as_mut_ptr().cast()) {

@@ -24,6 +24,13 @@ fn load_256(bytes: &[u8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_256(bytes: &mut [u8; 32], values: __m256i) {
+    // SAFETY: this writes 32 bytes, those of the reference, and needs no alignment.
+    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), values) }
+}
+
 /// Both halves of the components of a group.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -240,39 +247,41 @@ fn nibbles_256(plane: __m256i) -> [__m256i; 2] {
     [_mm256_and_si256(plane, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(plane), mask)]
 }
 
-/// Products with vectors of 256 bits. `$step` adds the products with the bytes of half a block of
-/// both planes, `$coarse_step` those with 16 times the nibbles of half a block of the high plane.
+/// Writes the components of `code` to `groups`, which are as many, and returns their sum.
+#[target_feature(enable = "avx2")]
+pub(super) fn unpack_avx2(code: &[PlaneBlock], groups: &mut [ProbeGroup]) -> i32 {
+    let (flip, ones) = (_mm256_set1_epi8(i8::MIN), _mm256_set1_epi8(1));
+    let mut sum = _mm256_setzero_si256();
+    let (high, low) = planes(code);
+    for (ProbeGroup([first, second]), (high, low)) in groups.iter_mut().zip(high.iter().zip(low)) {
+        let (first, second): (&mut [[u8; 32]; 2], &mut [[u8; 32]; 2]) =
+            (bytemuck::cast_mut(first), bytemuck::cast_mut(second));
+        for (half, out) in first.iter_mut().zip(second).enumerate() {
+            let [low_first, low_second] = nibbles_256(half_256(low, half));
+            let [high_first, high_second] = high_nibbles_in_place(half_256(high, half));
+            // Taking 128 away modulo 256 flips the highest bit.
+            let first = _mm256_xor_si256(_mm256_or_si256(high_first, low_first), flip);
+            let second = _mm256_xor_si256(_mm256_or_si256(high_second, low_second), flip);
+            store_256(out.0, first);
+            store_256(out.1, second);
+            // Two pairs of components in each i16: within 512 of 0.
+            let pairs = _mm256_add_epi16(
+                _mm256_maddubs_epi16(ones, first),
+                _mm256_maddubs_epi16(ones, second),
+            );
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        }
+    }
+    let zero = _mm256_setzero_si256();
+    add_lanes_256([sum, zero, zero, zero])[0]
+}
+
+/// Products with vectors of 256 bits. `$step` adds the products with the bytes of a block of both
+/// planes, `$coarse_step` those with 16 times the nibbles of a block of the high plane.
 macro_rules! products_256 {
     ($name:ident, $features:literal, $step:path, $coarse_step:path) => {
         pub(in crate::kernels) mod $name {
             use super::*;
-
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn step(
-                mut sums: [__m256i; 2],
-                group: &ProbeGroup,
-                (high, low): (&PlaneBlock, &PlaneBlock),
-            ) -> [__m256i; 2] {
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    let (high, low) = (half_256(high, half), half_256(low, half));
-                    *sum = $step(*sum, probe_256(group, half), high, low);
-                }
-                sums
-            }
-
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn coarse_step(
-                mut sums: [__m256i; 2],
-                group: &ProbeGroup,
-                high: &PlaneBlock,
-            ) -> [__m256i; 2] {
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    *sum = $coarse_step(*sum, probe_256(group, half), half_256(high, half));
-                }
-                sums
-            }
 
             #[target_feature(enable = $features)]
             pub(in crate::kernels) fn dot(groups: &[ProbeGroup], code: &[PlaneBlock]) -> i32 {
@@ -280,7 +289,7 @@ macro_rules! products_256 {
                 let mut sums = [zero; 2];
                 let (high, low) = planes(code);
                 for (group, code) in groups.iter().zip(high.iter().zip(low)) {
-                    sums = step(sums, group, code);
+                    sums = $step(sums, group, code);
                 }
                 add_lanes_256([_mm256_add_epi32(sums[0], sums[1]), zero, zero, zero])[0]
             }
@@ -301,7 +310,7 @@ macro_rules! products_256 {
                 let groups = groups.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
                 for ((((group, code_a), code_b), code_c), code_d) in groups {
                     for (sums, code) in sums.iter_mut().zip([code_a, code_b, code_c, code_d]) {
-                        *sums = step(*sums, group, code);
+                        *sums = $step(*sums, group, code);
                     }
                 }
                 let [a, b, c, d] = sums;
@@ -318,7 +327,7 @@ macro_rules! products_256 {
                 let zero = _mm256_setzero_si256();
                 let mut sums = [zero; 2];
                 for (group, high) in groups.iter().zip(plane) {
-                    sums = coarse_step(sums, group, high);
+                    sums = $coarse_step(sums, group, high);
                 }
                 add_lanes_256([_mm256_add_epi32(sums[0], sums[1]), zero, zero, zero])[0]
             }
@@ -335,7 +344,7 @@ macro_rules! products_256 {
                 let groups = groups.iter().zip(row_a).zip(row_b).zip(row_c).zip(row_d);
                 for ((((group, high_a), high_b), high_c), high_d) in groups {
                     for (sums, high) in sums.iter_mut().zip([high_a, high_b, high_c, high_d]) {
-                        *sums = coarse_step(*sums, group, high);
+                        *sums = $coarse_step(*sums, group, high);
                     }
                 }
                 let [a, b, c, d] = sums;
@@ -356,18 +365,34 @@ macro_rules! steps_by_dpbusd {
     ($features:literal, $dpbusd:path, $step:ident, $coarse_step:ident) => {
         #[inline]
         #[target_feature(enable = $features)]
-        fn $step(sum: __m256i, probe: [__m256i; 2], high: __m256i, low: __m256i) -> __m256i {
-            let [low_first, low_second] = nibbles_256(low);
-            let [high_first, high_second] = high_nibbles_in_place(high);
-            let sum = $dpbusd(sum, _mm256_or_si256(high_first, low_first), probe[0]);
-            $dpbusd(sum, _mm256_or_si256(high_second, low_second), probe[1])
+        fn $step(
+            mut sums: [__m256i; 2],
+            group: &ProbeGroup,
+            (high, low): (&PlaneBlock, &PlaneBlock),
+        ) -> [__m256i; 2] {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                let probe = probe_256(group, half);
+                let [low_first, low_second] = nibbles_256(half_256(low, half));
+                let [high_first, high_second] = high_nibbles_in_place(half_256(high, half));
+                *sum = $dpbusd(*sum, _mm256_or_si256(high_first, low_first), probe[0]);
+                *sum = $dpbusd(*sum, _mm256_or_si256(high_second, low_second), probe[1]);
+            }
+            sums
         }
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn $coarse_step(sum: __m256i, probe: [__m256i; 2], high: __m256i) -> __m256i {
-            let [first, second] = high_nibbles_in_place(high);
-            $dpbusd($dpbusd(sum, first, probe[0]), second, probe[1])
+        fn $coarse_step(
+            mut sums: [__m256i; 2],
+            group: &ProbeGroup,
+            high: &PlaneBlock,
+        ) -> [__m256i; 2] {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                let probe = probe_256(group, half);
+                let [first, second] = high_nibbles_in_place(half_256(high, half));
+                *sum = $dpbusd($dpbusd(*sum, first, probe[0]), second, probe[1]);
+            }
+            sums
         }
     };
 }
@@ -380,28 +405,45 @@ fn high_nibbles_in_place(plane: __m256i) -> [__m256i; 2] {
     [_mm256_and_si256(_mm256_slli_epi16::<4>(plane), mask), _mm256_and_si256(plane, mask)]
 }
 
-/// The sums of products with nibbles of a plane, four of them in each i16: they are within
-/// 4 * 15 * 128 < 2^13 of 0. So nothing saturates in the instruction that adds pairs of products of
-/// bytes.
+/// The sums of products with the nibbles of a block, eight of them in each i16: they are within
+/// 8 * 15 * 128 < 2^14 of 0. So nothing saturates in the instruction that adds pairs of products of
+/// bytes, nor overflows where such pairs are added up.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fours_avx2(probe: [__m256i; 2], plane: __m256i) -> __m256i {
-    let [first, second] = nibbles_256(plane);
-    _mm256_add_epi16(_mm256_maddubs_epi16(first, probe[0]), _mm256_maddubs_epi16(second, probe[1]))
+fn eights_avx2(group: &ProbeGroup, block: &PlaneBlock) -> __m256i {
+    let fours = |half: usize| {
+        let probe = probe_256(group, half);
+        let [first, second] = nibbles_256(half_256(block, half));
+        _mm256_add_epi16(
+            _mm256_maddubs_epi16(first, probe[0]),
+            _mm256_maddubs_epi16(second, probe[1]),
+        )
+    };
+    _mm256_add_epi16(fours(0), fours(1))
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn step_avx2(sum: __m256i, probe: [__m256i; 2], high: __m256i, low: __m256i) -> __m256i {
-    let low = _mm256_madd_epi16(fours_avx2(probe, low), _mm256_set1_epi16(1));
-    _mm256_add_epi32(coarse_step_avx2(sum, probe, high), low)
+fn step_avx2(
+    sums: [__m256i; 2],
+    group: &ProbeGroup,
+    (high, low): (&PlaneBlock, &PlaneBlock),
+) -> [__m256i; 2] {
+    let [sum_high, sum_low] = coarse_step_avx2(sums, group, high);
+    let low = _mm256_madd_epi16(eights_avx2(group, low), _mm256_set1_epi16(1));
+    [sum_high, _mm256_add_epi32(sum_low, low)]
 }
 
+/// Only the first sum is used: adding up in i16 leaves so little to do that one chain is enough.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn coarse_step_avx2(sum: __m256i, probe: [__m256i; 2], high: __m256i) -> __m256i {
-    let pairs = _mm256_madd_epi16(fours_avx2(probe, high), _mm256_set1_epi16(16));
-    _mm256_add_epi32(sum, pairs)
+fn coarse_step_avx2(
+    [sum, other]: [__m256i; 2],
+    group: &ProbeGroup,
+    high: &PlaneBlock,
+) -> [__m256i; 2] {
+    let high = _mm256_madd_epi16(eights_avx2(group, high), _mm256_set1_epi16(16));
+    [_mm256_add_epi32(sum, high), other]
 }
 
 steps_by_dpbusd!("avx2,avxvnni", _mm256_dpbusd_avx_epi32, step_avxvnni, coarse_step_avxvnni);

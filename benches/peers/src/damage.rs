@@ -7,7 +7,7 @@
 //! - *one flipped bit* anywhere in what all but the last write wrote: a disk that lost a bit. The
 //!   records were on the disk, so a store that opens without them and says nothing has lost them.
 //! - *a torn last write*: of its bytes only so many arrived, and behind them is nothing, or zeros,
-//!   or anything. That is what a power cut leaves. Nobody was told of that write, so a store that
+//!   or anything; or one of its sectors did not arrive and later ones did. That is what a power cut leaves. Nobody was told of that write, so a store that
 //!   refuses to open keeps its owner out for nothing; and one without the records before has lost them.
 //! - *one flipped bit in the last write*: which of the two it was, no store can know.
 //!
@@ -27,6 +27,9 @@ use image::Tamper;
 use report::Tally;
 use subject::{Fallen, SUBJECTS, Subject};
 
+/// Disks write so many bytes whole, and sectors in any order.
+const SECTOR: usize = 512;
+
 /// What `damage` takes.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
@@ -38,7 +41,7 @@ pub struct Options {
     /// Bits to flip, one at a time, in the records and in the last one.
     #[arg(long, default_value_t = 100, value_name = "N")]
     flips: u32,
-    /// Lengths at which the last write is torn, each in three ways.
+    /// Lengths at which the last write is torn, each in four ways.
     #[arg(long, default_value_t = 40, value_name = "N")]
     cuts: u32,
     /// What the places are drawn from.
@@ -63,13 +66,16 @@ pub enum Test {
     Zeros,
     /// The same with anything behind.
     Garbage,
+    /// A last write of which one sector did not arrive, and later ones did.
+    Sector,
     /// One bit of the last write.
     FlipLast,
 }
 
 impl Test {
     /// All, in the order of the tables.
-    pub const ALL: [Self; 5] = [Self::Flip, Self::Cut, Self::Zeros, Self::Garbage, Self::FlipLast];
+    pub const ALL: [Self; 6] =
+        [Self::Flip, Self::Cut, Self::Zeros, Self::Garbage, Self::Sector, Self::FlipLast];
 
     /// As the results have it.
     pub fn name(self) -> &'static str {
@@ -78,6 +84,7 @@ impl Test {
             Self::Cut => "torn write, cut",
             Self::Zeros => "torn write, zeros behind",
             Self::Garbage => "torn write, garbage behind",
+            Self::Sector => "torn write, a sector missing",
             Self::FlipLast => "flipped bit in the last write",
         }
     }
@@ -141,6 +148,13 @@ fn try_all(
             for _ in 0..options.flips {
                 let at = bytes[random.below(bytes.len())];
                 tamper(Tamper::Flip { at, bit: random.below(8) as u8 }, options.records)?;
+            }
+        }
+        Test::Sector => {
+            for index in 0..options.cuts as usize {
+                let at = fallen.last[fallen.last.len() * index / options.cuts as usize];
+                let from = at / SECTOR * SECTOR;
+                tamper(Tamper::Hole { from, to: from + SECTOR }, options.records - 1)?;
             }
         }
         Test::Cut | Test::Zeros | Test::Garbage => {

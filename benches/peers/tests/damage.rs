@@ -16,7 +16,7 @@ fn a_small_run_prints_tables_and_leaves_only_results() {
     assert!(output.status.success(), "{progress}");
     for name in ["tala-store", "sqlite", "okaywal"] {
         let rows = tables.lines().filter(|line| line.starts_with(&format!("| {name} "))).count();
-        assert_eq!(rows, 5, "{name} in\n{tables}");
+        assert_eq!(rows, 6, "{name} in\n{tables}");
     }
     let names: Vec<_> =
         fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -24,7 +24,7 @@ fn a_small_run_prints_tables_and_leaves_only_results() {
     let results = fs::read_to_string(out.path().join("damage.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> =
         results.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 1 + 3 * 5);
+    assert_eq!(lines.len(), 1 + 3 * 6);
     let sum = |names: &[&str], line: &serde_json::Value| -> f64 {
         names.iter().map(|name| line["values"][*name].as_f64().unwrap()).sum()
     };

@@ -104,6 +104,13 @@ impl Image {
                 bytes[*at] ^= 1 << bit;
                 (self.clone(), bytes)
             }
+            Tamper::Hole { from, to } => {
+                let mut bytes = whole.to_vec();
+                for &offset in last.iter().filter(|offset| (*from..*to).contains(*offset)) {
+                    bytes[offset] = old.get(offset).copied().unwrap_or(0);
+                }
+                (before.clone(), bytes)
+            }
             Tamper::Tear { at, behind } => (before.clone(), tear(whole, old, *at, *behind, last)),
         };
         image.files.insert(path.to_owned(), bytes);
@@ -160,6 +167,13 @@ pub enum Tamper {
         /// 0 to 7.
         bit: u8,
     },
+    /// Of the last write, these bytes did not arrive: what was there before is there, or zeros.
+    Hole {
+        /// The first offset in the file.
+        from: usize,
+        /// One past the last.
+        to: usize,
+    },
     /// Of the last write, the bytes from this offset on did not arrive.
     Tear {
         /// Offset in the file.
@@ -173,6 +187,7 @@ impl fmt::Display for Tamper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flip { at, bit } => write!(f, "bit {bit} at {at}"),
+            Self::Hole { from, to } => write!(f, "without {from} to {to}"),
             Self::Tear { at, .. } => write!(f, "torn at {at}"),
         }
     }
@@ -230,6 +245,8 @@ mod tests {
         assert!(garbage[3..].iter().any(|byte| *byte != 0));
         let garbage = torn(&after_filled, &filled, Behind::Garbage(1));
         assert_eq!((&garbage[..3], &garbage[4..]), (&b"abc"[..], &b"\0\0"[..]));
+        let hole = Tamper::Hole { from: 0, to: 3 };
+        assert_eq!(after.tampered(&grown, log, &hole, &[2, 3]).file(log), b"ab\0d");
         // What was acknowledged between two places of the write stays.
         let (before, after) = (image(b"abcdef"), image(b"aBcdEF"));
         let tear = Tamper::Tear { at: 4, behind: Behind::Zeros };

@@ -136,6 +136,7 @@ fn meaning(test: Test) -> &'static str {
         }
         Test::Zeros => "The same, zeros behind it.",
         Test::Garbage => "The same, anything behind it.",
+        Test::Sector => "One sector (512 bytes) of the last write did not arrive, later ones did.",
         Test::FlipLast => {
             "One bit of the last write. No store can tell this from a torn write, for which it must \
              open: right is either. Ours opens without it and tells of a torn end by `recovery()`."
@@ -151,7 +152,9 @@ pub fn judge(tallies: &[(&'static str, Test, Tally)], name: &str) -> Result<(), 
     for (_, test, tally) in tallies.iter().filter(|(of, ..)| *of == name) {
         let is_right = match test {
             Test::Flip => tally.refused == tally.tried,
-            Test::Cut | Test::Zeros | Test::Garbage => tally.all_there == tally.tried,
+            Test::Cut | Test::Zeros | Test::Garbage | Test::Sector => {
+                tally.all_there == tally.tried
+            }
             // The one limit: opened without it, as if it had been torn.
             Test::FlipLast => tally.died + tally.hung == 0 && tally.missing_max <= 1,
         };
@@ -182,7 +185,7 @@ mod tests {
         assert!(judged(Test::Flip, &[refused.clone(), refused.clone()]));
         assert!(!judged(Test::Flip, &[refused.clone(), there.clone()]));
         assert!(!judged(Test::Flip, &[without_one.clone()]));
-        for test in [Test::Cut, Test::Zeros, Test::Garbage] {
+        for test in [Test::Cut, Test::Zeros, Test::Garbage, Test::Sector] {
             assert!(judged(test, &[there.clone()]));
             for wrong in [&refused, &without_one, &Answer::Died, &Answer::Hung] {
                 assert!(!judged(test, &[there.clone(), wrong.clone()]));

@@ -16,17 +16,17 @@ use crate::{
 
 mod bare;
 mod clients;
-mod contest;
+pub mod contest;
 mod disk;
 mod fjall;
 mod okaywal;
 mod payload;
 mod redb;
 mod report;
-mod rocksdb;
+pub mod rocksdb;
 mod sled;
 mod sqlite;
-mod store;
+pub mod store;
 mod tala;
 mod trial;
 

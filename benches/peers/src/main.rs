@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod ann;
 mod compare;
+mod damage;
 mod data;
 mod log;
 mod machine;
@@ -38,6 +39,8 @@ enum Command {
     Log(log::Options),
     /// A service's day in a minute: writers, searchers, look-ups, ranges and outcomes at set rates.
     Mixed(mixed::Options),
+    /// Damage logs and tear their last writes: who reports it, who opens, who has lost records.
+    Damage(damage::Options),
     /// Tell how far the ratios of two runs of the same command are apart.
     Compare(compare::Options),
     /// Answer as one competitor; the driver starts these.
@@ -84,6 +87,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ann(options) => ann::run(&options),
         Command::Log(options) => log::run(&options),
         Command::Mixed(options) => mixed::run(&options),
+        Command::Damage(options) => damage::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Worker { bench, competitor } => match bench.as_str() {
             "ann" => ann::work(&competitor),

@@ -25,6 +25,15 @@ impl Scratch {
             let parent = parent.display();
             return Err(format!("{parent} is in memory (tmpfs); name a disk by --scratch").into());
         }
+        Self::anywhere(parent)
+    }
+
+    /// The same where no time is measured, so that it may be in memory.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn anywhere(parent: &Path) -> Result<Self, Failure> {
+        fs::create_dir_all(parent)?;
         let path = parent.canonicalize()?.join("peers-scratch");
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::Failure;
@@ -24,6 +24,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3_600);
 enum Answer<T> {
     Ok(T),
     Error(String),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// The process ended.
+    Died,
+    /// It still runs.
+    Hung,
 }
 
 /// A running competitor, as the driver sees it. Dropping it ends the process.
@@ -63,6 +72,41 @@ impl Worker {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["worker", bench, name]);
         Self::start(name, command)
+    }
+
+    /// The same, with nothing that it says on standard error being seen: for one that may well fail.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn quiet(bench: &str, name: &str) -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["worker", bench, name]).stderr(Stdio::null());
+        Self::start(name, command)
+    }
+
+    /// Sends a request and waits so long for its answer, which may be that it was refused.
+    ///
+    /// # Errors
+    /// There is no answer that can be understood.
+    pub fn ask_within<T: DeserializeOwned>(
+        &mut self,
+        request: &impl Serialize,
+        patience: Duration,
+    ) -> Result<Result<T, String>, Silence> {
+        let mut line = serde_json::to_string(request).map_err(|_| Silence::Died)?;
+        line.push('\n');
+        let sent = self.input.write_all(line.as_bytes()).and_then(|()| self.input.flush());
+        sent.map_err(|_| Silence::Died)?;
+        let line = match self.lines.recv_timeout(patience) {
+            Ok(line) => line.map_err(|_| Silence::Died)?,
+            Err(RecvTimeoutError::Timeout) => return Err(Silence::Hung),
+            Err(RecvTimeoutError::Disconnected) => return Err(Silence::Died),
+        };
+        match serde_json::from_str(&line) {
+            Ok(Answer::Ok(value)) => Ok(Ok(value)),
+            Ok(Answer::Error(error)) => Ok(Err(error)),
+            Err(_) => Err(Silence::Died),
+        }
     }
 
     /// The competitor's name.

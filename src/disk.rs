@@ -142,7 +142,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 pub enum Mapping {
     /// By the operating system.
     Mapped(Mmap),
-    /// A copy, of a file that there is no map of.
+    /// A copy, of a file that there is no map of: one on a disk of a test.
+    #[cfg_attr(not(feature = "internals"), allow(dead_code))]
     Copied(Vec<u8>),
 }
 

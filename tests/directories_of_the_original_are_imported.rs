@@ -5,34 +5,15 @@ mod common;
 #[path = "../crates/tala-wire/tests/common/fixed_part.rs"]
 mod fixed_part;
 
-use common::{Files, Model, TestDir, id, intent, outcome};
+use common::{Files, Model, TestDir, as_imported, id, intent, legacy_frame, outcome};
 use fixed_part::{FixedEdge, FixedRow, legacy_segment};
 use tala_core::{Intent, IntentStore, Outcome, Status, TalaError};
 use tala_store::{RecoveryWarning, StorageEngine, replay_wal, stored_dim};
 
 const LOG: &str = "current.wal";
 
-/// A record as the original wrote it: the frame and nothing else.
-fn frame(intent: &Intent) -> Vec<u8> {
-    let mut payload = Vec::new();
-    payload.extend(intent.id.as_bytes());
-    payload.extend(intent.timestamp.to_le_bytes());
-    payload.extend((intent.embedding.len() as u32).to_le_bytes());
-    payload.extend(intent.embedding.iter().flat_map(|value| value.to_le_bytes()));
-    payload.extend((intent.raw_command.len() as u32).to_le_bytes());
-    payload.extend(intent.raw_command.as_bytes());
-    let mut record = (payload.len() as u32).to_le_bytes().to_vec();
-    record.extend(payload);
-    record
-}
-
 fn log_of(intents: &[Intent]) -> Vec<u8> {
-    intents.iter().flat_map(frame).collect()
-}
-
-/// What a frame says, with what an importer fills in.
-fn from_log(intent: Intent) -> Intent {
-    Intent { context_hash: 0, parent_ids: vec![], outcome: None, confidence: 1.0, ..intent }
+    intents.iter().flat_map(legacy_frame).collect()
 }
 
 fn row_of(intent: &Intent, status: Status) -> FixedRow {
@@ -65,7 +46,7 @@ fn a_log_alone() {
     let intents = [intent(1), intent(2), Intent { id: id(1), ..intent(3) }, intent(4)];
     let (dir, old) = dir_of(&[(LOG, log_of(&intents))]);
     let mut model = Model::default();
-    intents.into_iter().for_each(|intent| model.insert(from_log(intent)));
+    intents.into_iter().for_each(|intent| model.insert(as_imported(intent)));
     assert_eq!(stored_dim(dir.path()).unwrap(), Some(8));
 
     let engine = StorageEngine::open(8, dir.path(), 10).unwrap();
@@ -117,7 +98,7 @@ fn segments_and_a_log_that_wins_over_them() {
     for row in log {
         // The command is the log's; what a frame has no room for stays.
         let known = model.rows().iter().find(|known| known.id == row.id).cloned();
-        let known = known.unwrap_or_else(|| from_log(row.clone()));
+        let known = known.unwrap_or_else(|| as_imported(row.clone()));
         model.insert(Intent {
             raw_command: row.raw_command,
             timestamp: row.timestamp,
@@ -143,7 +124,7 @@ fn a_log_that_changes_later_is_an_error_until_it_is_put_back() {
     let imported = dir.files();
     let mut flipped = old[LOG].clone();
     flipped[60] ^= 1;
-    let longer = [&old[LOG][..], &frame(&intent(3))].concat();
+    let longer = [&old[LOG][..], &legacy_frame(&intent(3))].concat();
     for (changed, offset) in [(flipped, old[LOG].len()), (longer, old[LOG].len()), (vec![], 0)] {
         std::fs::write(dir.file(LOG), changed).unwrap();
         let before = dir.files();
@@ -169,7 +150,7 @@ fn what_the_door_would_refuse_is_there_by_id_and_time_and_counted() {
     let check = |engine: &StorageEngine| {
         assert_eq!(engine.len(), 5);
         for intent in &intents {
-            let expected = from_log(intent.clone());
+            let expected = as_imported(intent.clone());
             assert!(common::is_same(&engine.get(intent.id).unwrap().unwrap(), &expected));
         }
         assert_eq!(engine.query_temporal(common::EVER).unwrap().len(), 5);
@@ -197,7 +178,7 @@ fn what_the_door_would_refuse_is_there_by_id_and_time_and_counted() {
 #[test]
 fn a_torn_end_is_left_out_with_a_warning_and_damage_is_refused() {
     let whole = log_of(&[intent(1), intent(2), intent(3)]);
-    let two = frame(&intent(1)).len() + frame(&intent(2)).len();
+    let two = legacy_frame(&intent(1)).len() + legacy_frame(&intent(2)).len();
     let (dir, old) = dir_of(&[(LOG, whole[..two + 20].to_vec())]);
     let engine = StorageEngine::open(8, dir.path(), 10).unwrap();
     let warning = RecoveryWarning::TornTail { file: dir.file(LOG), offset: two as u64, bytes: 20 };
@@ -207,11 +188,11 @@ fn a_torn_end_is_left_out_with_a_warning_and_damage_is_refused() {
     assert_untouched(&dir, &old);
 
     let mut damaged = whole.clone();
-    damaged[frame(&intent(1)).len()] ^= 1;
+    damaged[legacy_frame(&intent(1)).len()] ^= 1;
     let (dir, old) = dir_of(&[(LOG, damaged)]);
     match StorageEngine::open(8, dir.path(), 10).err().unwrap() {
         TalaError::Corrupt { file, offset, .. } => {
-            assert_eq!((file, offset), (dir.file(LOG), frame(&intent(1)).len() as u64));
+            assert_eq!((file, offset), (dir.file(LOG), legacy_frame(&intent(1)).len() as u64));
         }
         other => panic!("{other}"),
     }

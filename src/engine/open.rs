@@ -9,7 +9,10 @@ use super::{
     close::Actors,
     import::{check_untouched, import, legacy_dim},
     publish::Publisher,
-    recover::{Listing, Recovered, Unlisted, ensure_dir, manifest_is_lost, read_logs, set_aside},
+    recover::{
+        Listing, Recovered, Unlisted, ensure_dir, manifest_is_lost, read_logs, set_aside,
+        settle_dir,
+    },
     view::{Contents, View},
 };
 use crate::{
@@ -153,11 +156,15 @@ fn recover(
         }
         None => match listing.without_manifest() {
             Unlisted::Nothing => {
+                settle_dir(dir.disk(), dir.path())?;
                 let manifest = Manifest::new(options.dim as u32);
                 manifest.publish(dir)?;
                 manifest
             }
-            Unlisted::Legacy => import(dir, options.dim, &listing, recovered)?,
+            Unlisted::Legacy => {
+                settle_dir(dir.disk(), dir.path())?;
+                import(dir, options.dim, &listing, recovered)?
+            }
             Unlisted::Damaged => return Err(manifest_is_lost(dir.path())),
         },
     };

@@ -595,3 +595,23 @@ pub fn ensure_dir(disk: &dyn Disk, dir: &Path) -> Result<(), TalaError> {
         Err(error) => Err(TalaError::storage(StorageOperation::Create, dir, error)),
     }
 }
+
+/// Makes durable that `dir` is there, before the first store in it is: one who made it may have been
+/// killed before it was, and then a power cut would take the store along. Where a directory above it
+/// may not be read, or its file system has no such thing, whoever made `dir` has to answer for that.
+///
+/// # Errors
+/// The operating system refused for any other reason.
+pub fn settle_dir(disk: &dyn Disk, dir: &Path) -> Result<(), TalaError> {
+    let may_be_skipped = |source: &io::Error| {
+        use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+        matches!(source.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
+    };
+    for above in dir.ancestors().skip(1) {
+        match sync_dir(disk, above) {
+            Err(TalaError::Storage { source, .. }) if may_be_skipped(&source) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}

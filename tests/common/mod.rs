@@ -82,6 +82,25 @@ pub fn outcome(number: u64) -> Outcome {
     Outcome { status, latency_ns: number << 32, exit_code: -(number as i32) }
 }
 
+/// A record as the original wrote it: the frame and nothing else.
+pub fn legacy_frame(intent: &Intent) -> Vec<u8> {
+    let mut payload = Vec::new();
+    payload.extend(intent.id.as_bytes());
+    payload.extend(intent.timestamp.to_le_bytes());
+    payload.extend((intent.embedding.len() as u32).to_le_bytes());
+    payload.extend(intent.embedding.iter().flat_map(|value| value.to_le_bytes()));
+    payload.extend((intent.raw_command.len() as u32).to_le_bytes());
+    payload.extend(intent.raw_command.as_bytes());
+    let mut record = (payload.len() as u32).to_le_bytes().to_vec();
+    record.extend(payload);
+    record
+}
+
+/// What a frame says, with what an importer fills in.
+pub fn as_imported(intent: Intent) -> Intent {
+    Intent { context_hash: 0, parent_ids: vec![], outcome: None, confidence: 1.0, ..intent }
+}
+
 /// Cosine in f64; 0 where a vector is zero.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
@@ -158,6 +177,17 @@ impl Model {
     pub fn remove(&mut self, id: IntentId) {
         self.rows.retain(|row| row.id != id);
         self.gone.push(id);
+    }
+
+    /// Whether the engine holds exactly this, as look-ups by time tell.
+    pub fn is_in(&self, engine: &StorageEngine) -> bool {
+        let mut found = engine.query_temporal(EVER).unwrap();
+        found.sort_by_key(|intent| intent.id);
+        let mut rows: Vec<&Intent> = self.rows.iter().collect();
+        rows.sort_by_key(|row| row.id);
+        engine.len() == rows.len()
+            && found.len() == rows.len()
+            && found.iter().zip(rows).all(|(found, row)| is_same(found, row))
     }
 
     pub fn rows(&self) -> &[Intent] {

@@ -1,0 +1,447 @@
+//! What is done to a store on a simulated disk, and what must be found of it after every cut.
+
+// Each test program uses a part of this room.
+#![allow(dead_code)]
+
+use std::{
+    collections::HashSet,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, Mutex, mpsc::sync_channel},
+};
+
+use tala_core::{IntentStore, TalaError};
+use tala_store::{Durability, EngineOptions, StorageEngine, rooms::verify_on};
+
+use crate::{
+    common::{DIM, Model, id, intent, outcome, version},
+    simulated::{Event, Mark, SimDisk, Volume},
+};
+
+/// The directory of the store on its disk.
+pub const STORE: &str = "/data/store";
+
+/// Choices of what survives a cut, for each place where the power is cut.
+const CHOICES: u64 = 32;
+/// Numbers of intents that only the check after a crash inserts.
+const CHECK: u64 = 900_000;
+/// Images that wait to be checked, and threads that check them.
+const WAITING: usize = 64;
+const CHECKERS: usize = 8;
+
+/// Something that a user of a store does, and waits for.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Opens it.
+    Open,
+    Insert(u64),
+    /// Another version of an intent that is there.
+    Replace(u64, u64),
+    Batch(Range<u64>),
+    Outcome(u64),
+    Remove(u64),
+    Sync,
+    Flush,
+    /// Closes it in good order.
+    Close,
+}
+
+impl Step {
+    /// What `model` is after this step.
+    pub fn apply(&self, model: &mut Model) {
+        match self {
+            Self::Insert(number) => model.insert(intent(*number)),
+            Self::Replace(number, which) => model.insert(version(*number, *which)),
+            Self::Batch(numbers) => numbers.clone().for_each(|number| model.insert(intent(number))),
+            Self::Outcome(number) => model.attach(id(*number), outcome(*number)),
+            Self::Remove(number) => model.remove(id(*number)),
+            Self::Open | Self::Sync | Self::Flush | Self::Close => {}
+        }
+    }
+
+    /// Whether everything before it is durable when it is done, at any level.
+    fn syncs(&self) -> bool {
+        matches!(self, Self::Sync | Self::Flush | Self::Close)
+    }
+
+    fn perform(
+        &self,
+        scenario: &Scenario,
+        disk: &SimDisk,
+        engine: &mut Option<StorageEngine>,
+    ) -> Result<(), TalaError> {
+        if let Self::Open = self {
+            *engine = Some(scenario.open(disk)?);
+            return Ok(());
+        }
+        self.take(engine.as_ref().expect("a scenario opens its store first"))
+    }
+
+    /// Takes this step on an open store.
+    pub fn take(&self, store: &StorageEngine) -> Result<(), TalaError> {
+        match self {
+            Self::Open => {}
+            Self::Insert(number) => drop(store.insert(intent(*number))?),
+            Self::Replace(number, which) => drop(store.insert(version(*number, *which))?),
+            Self::Batch(numbers) => {
+                drop(store.insert_batch(numbers.clone().map(intent).collect())?);
+            }
+            Self::Outcome(number) => store.attach_outcome(id(*number), outcome(*number))?,
+            Self::Remove(number) => drop(store.remove(id(*number))?),
+            Self::Sync => store.sync()?,
+            Self::Flush => store.flush()?,
+            Self::Close => store.close()?,
+        }
+        Ok(())
+    }
+}
+
+/// What is done to a store.
+#[derive(Clone)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub durability: Durability,
+    pub hot_capacity: usize,
+    pub log_bytes_max: u64,
+    /// What the store holds before its first step.
+    pub before: Model,
+    pub steps: Vec<Step>,
+}
+
+/// How a run of a scenario ended.
+pub struct Run {
+    /// Steps that were acknowledged.
+    pub done: usize,
+    /// Those, and the one that was not, if there was one.
+    pub begun: usize,
+    /// Why that one was not.
+    pub error: Option<TalaError>,
+    /// The engine, where there is one.
+    pub engine: Option<StorageEngine>,
+}
+
+impl Scenario {
+    /// Opens the store of this scenario.
+    pub fn open(&self, disk: &SimDisk) -> Result<StorageEngine, TalaError> {
+        self.options(disk).open(STORE)
+    }
+
+    fn options(&self, disk: &SimDisk) -> EngineOptions {
+        StorageEngine::options(DIM)
+            .durability(self.durability)
+            .hot_capacity(self.hot_capacity)
+            .log_bytes_max(self.log_bytes_max)
+            .link_on_open(false)
+            .disk(Arc::new(disk.clone()))
+    }
+
+    /// Takes its steps, until one fails.
+    pub fn run(&self, disk: &SimDisk) -> Run {
+        let mut engine = None;
+        for (number, step) in self.steps.iter().enumerate() {
+            disk.mark(Mark::Begun(number));
+            if let Err(error) = step.perform(self, disk, &mut engine) {
+                return Run { done: number, begun: number + 1, error: Some(error), engine };
+            }
+            disk.mark(Mark::Done(number));
+        }
+        let done = self.steps.len();
+        Run { done, begun: done, error: None, engine }
+    }
+
+    /// What the store holds after 0, 1, 2 ... steps.
+    pub fn states(&self) -> Vec<Model> {
+        let mut model = self.before.clone();
+        let mut states = vec![model.clone()];
+        for step in &self.steps {
+            step.apply(&mut model);
+            states.push(model.clone());
+        }
+        states
+    }
+
+    /// Of `done` steps, how many a power cut must leave.
+    pub fn floor(&self, done: usize) -> usize {
+        match self.durability {
+            Durability::Sync => done,
+            _ => self.steps[..done].iter().rposition(Step::syncs).map_or(0, |step| step + 1),
+        }
+    }
+}
+
+/// What may be found on a medium.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Allowed {
+    /// At least what so many steps made.
+    pub from: usize,
+    /// At most what so many made.
+    pub to: usize,
+}
+
+/// Opens the store on this medium, compares it with what it may be, writes to it, closes it, cuts the
+/// power, opens it again, and compares again. Panics where anything is wrong.
+pub fn check(scenario: &Scenario, states: &[Model], volume: Volume, allowed: Allowed) {
+    let disk = SimDisk::of(volume);
+    let engine = match scenario.open(&disk) {
+        Ok(engine) => engine,
+        Err(error) => panic!("it cannot be opened: {error}"),
+    };
+    let found = which(states, &engine, allowed);
+    let mut model = states[found].clone();
+    write_again(&engine, &mut model);
+    assert!(model.is_in(&engine), "it does not hold what was written after the crash");
+    engine.close().expect("a store that was opened can be closed");
+    drop(engine);
+    let report = verify_on(Arc::new(disk.clone()), Path::new(STORE)).expect("it can be checked");
+    assert!(report.is_ok(), "{report}: {:?}", report.damage);
+    let left = SimDisk::of(disk.volume().cut(1, 0));
+    let engine = scenario.open(&left).expect("it opens once more");
+    assert!(engine.recovery().was_clean, "it was closed");
+    assert!(model.is_in(&engine), "what was written after the crash is not there");
+}
+
+/// Opens the store, and cuts the power when it is open: what its user saw is what must be there then.
+pub fn check_what_is_told(scenario: &Scenario, states: &[Model], disk: &SimDisk, allowed: Allowed) {
+    let engine = scenario.open(disk).unwrap_or_else(|error| panic!("it cannot be opened: {error}"));
+    let found = which(states, &engine, allowed);
+    let left = disk.volume().cut(1, seed());
+    drop(engine);
+    let engine = scenario.open(&SimDisk::of(left)).expect("it opens once more");
+    assert!(states[found].is_in(&engine), "its user saw what was not on the disk");
+}
+
+/// After how many steps the store was as it is now.
+pub fn which(states: &[Model], engine: &StorageEngine, allowed: Allowed) -> usize {
+    let Allowed { from, to } = allowed;
+    let found = (from..=to).rev().find(|&steps| states[steps].is_in(engine));
+    found.unwrap_or_else(|| {
+        let elsewhere = (0..states.len()).find(|&steps| states[steps].is_in(engine));
+        panic!(
+            "it holds {} intents, which are not those after {from} to {to} steps, but after \
+             {elsewhere:?}; {:?}",
+            engine.len(),
+            engine.recovery(),
+        )
+    })
+}
+
+/// Writes of every kind.
+fn write_again(engine: &StorageEngine, model: &mut Model) {
+    let oldest = model.rows().first().map(|row| row.id);
+    for number in CHECK..CHECK + 3 {
+        engine.insert(intent(number)).unwrap();
+        model.insert(intent(number));
+    }
+    if let Some(oldest) = oldest {
+        engine.attach_outcome(oldest, outcome(7)).unwrap();
+        model.attach(oldest, outcome(7));
+    }
+    assert!(engine.remove(id(CHECK)).unwrap());
+    model.remove(id(CHECK));
+    let ids = engine.insert_batch((CHECK + 3..CHECK + 6).map(intent).collect()).unwrap();
+    assert_eq!(ids.len(), 3);
+    (CHECK + 3..CHECK + 6).for_each(|number| model.insert(intent(number)));
+}
+
+/// What is left of a medium by a cut, and what may be found on it.
+#[derive(Clone)]
+pub struct Image {
+    pub volume: Volume,
+    pub allowed: Allowed,
+    /// At least what so many steps made is there after a power cut that comes before it is opened.
+    pub floor: usize,
+    /// Where the cut was, and which choice of what survived it.
+    pub place: String,
+}
+
+/// How many choices there are at each cut: as the environment says, or `CHOICES`.
+pub fn choices() -> u64 {
+    number_of("TALA_CRASH_SEEDS").unwrap_or(CHOICES).max(2)
+}
+
+/// The seed of all choices: as the environment says, or 1.
+pub fn seed() -> u64 {
+    number_of("TALA_CRASH_SEED").unwrap_or(1)
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+/// Calls `visit` with the medium after each change of it, beginning with none, and with how many steps
+/// had begun and were done by then.
+pub fn each_cut(
+    start: &Volume,
+    events: &[Event],
+    mut visit: impl FnMut(usize, &Volume, usize, usize),
+) {
+    let mut volume = start.clone();
+    let (mut begun, mut done, mut cuts) = (0, 0, 0);
+    for event in events {
+        match event {
+            // Whoever was told of a step was told before anything else happened.
+            Event::Mark(Mark::Begun(number)) => begun = number + 1,
+            Event::Mark(Mark::Done(number)) => {
+                done = number + 1;
+                visit(cuts, &volume, begun, done);
+            }
+            Event::Op(op) => {
+                volume.apply(op);
+                cuts += 1;
+                visit(cuts, &volume, begun, done);
+            }
+        }
+    }
+}
+
+/// Counts of a sweep.
+#[derive(Default, Debug)]
+pub struct Counts {
+    /// Choices of what survives.
+    pub choices: u64,
+    /// Of those, the ones that differ: images that were opened.
+    pub images: u64,
+}
+
+/// Does `work` with everything that `produce` hands out, on several threads, and ends with the first
+/// that panics, in the words of `place` and its own. Nearly all time here is spent on waiting for
+/// threads of engines to start and to answer.
+pub fn in_parallel<T: Send>(
+    produce: impl FnOnce(&mut dyn FnMut(T)),
+    place: impl Fn(&T) -> String + Sync,
+    work: impl Fn(T) + Sync,
+) {
+    let failure: Mutex<Option<String>> = Mutex::new(None);
+    let (sender, receiver) = sync_channel::<T>(WAITING);
+    let receiver = Mutex::new(receiver);
+    std::thread::scope(|scope| {
+        for _ in 0..CHECKERS {
+            scope.spawn(|| {
+                loop {
+                    let next = receiver.lock().unwrap().recv();
+                    let Ok(item) = next else { break };
+                    if failure.lock().unwrap().is_some() {
+                        continue;
+                    }
+                    let place = place(&item);
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(item))) {
+                        let what = panic
+                            .downcast_ref::<String>()
+                            .map(String::as_str)
+                            .or_else(|| panic.downcast_ref::<&str>().copied())
+                            .unwrap_or_default();
+                        failure.lock().unwrap().get_or_insert(format!("{place}: {what}"));
+                    }
+                }
+            });
+        }
+        produce(&mut |item| sender.send(item).expect("they live until the sender is gone"));
+        drop(sender);
+    });
+    if let Some(failure) = failure.into_inner().unwrap() {
+        panic!("{failure}");
+    }
+}
+
+/// Checks the images that `produce` hands out, each once.
+pub fn sweep(scenario: &Scenario, produce: impl FnOnce(&mut dyn FnMut(Image))) -> Counts {
+    let states = scenario.states();
+    let mut counts = Counts::default();
+    let mut seen = HashSet::new();
+    in_parallel(
+        |hand_out| {
+            produce(&mut |image: Image| {
+                counts.choices += 1;
+                if seen.insert((image.volume.fingerprint(), image.allowed)) {
+                    counts.images += 1;
+                    hand_out(image);
+                }
+            });
+        },
+        |image| {
+            format!(
+                "{}: {} (TALA_CRASH_SEED={} TALA_CRASH_SEEDS={}), on the disk:\n{}",
+                scenario.name,
+                image.place,
+                seed(),
+                choices(),
+                image.volume.describe(),
+            )
+        },
+        |image| check(scenario, &states, image.volume, image.allowed),
+    );
+    counts
+}
+
+/// Hands out what every cut of these events may leave.
+pub fn images(
+    scenario: &Scenario,
+    start: &Volume,
+    events: &[Event],
+    choices: u64,
+    hand_out: &mut dyn FnMut(Image),
+) {
+    each_cut(start, events, |cut, volume, begun, done| {
+        for choice in 0..choices {
+            // A kill takes nothing from what was handed to the kernel.
+            let from = if choice == 0 { done } else { scenario.floor(done) };
+            hand_out(Image {
+                volume: volume.cut(choice, seed().wrapping_add(cut as u64)),
+                allowed: Allowed { from, to: begun },
+                floor: scenario.floor(done),
+                place: format!("after change {cut}, {done} steps done, choice {choice}"),
+            });
+        }
+    });
+}
+
+/// Opens the image and cuts that short after every change that opening makes: hands out `choices` of
+/// what each cut leaves, and the last of them, by which the store had been opened and told its user
+/// what it holds.
+pub fn cut_the_opening(
+    scenario: &Scenario,
+    states: &[Model],
+    image: &Image,
+    choices: u64,
+    hand_out: &mut dyn FnMut(Image),
+) {
+    let Image { volume: start, allowed, floor, place } = image;
+    let disk = SimDisk::of(start.clone());
+    let engine = scenario.open(&disk).unwrap_or_else(|error| panic!("{place}: {error}"));
+    let events = disk.events();
+    let found = which(states, &engine, *allowed);
+    drop(engine);
+    let changes = events.iter().filter(|event| matches!(event, Event::Op(_))).count();
+    each_cut(start, &events, |cut, volume, _, _| {
+        for choice in 0..choices {
+            let (from, to, floor) = match (cut == changes, choice) {
+                (true, _) => (found, found, found),
+                (false, 0) => (allowed.from, allowed.to, *floor),
+                (false, _) => (*floor, allowed.to, *floor),
+            };
+            let allowed = Allowed { from, to };
+            let place = format!("{place}; then change {cut} of opening, choice {choice}");
+            let volume = volume.cut(choice, seed().wrapping_add(cut as u64));
+            hand_out(Image { volume, allowed, floor, place });
+        }
+    });
+}
+
+/// Runs the scenario once, and checks every image that any cut of it may leave.
+pub fn cut_everywhere(scenario: &Scenario, disk: &SimDisk) {
+    let start = disk.volume();
+    let run = scenario.run(disk);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    drop(run);
+    let events = disk.events();
+    let counts = sweep(scenario, |hand_out| {
+        images(scenario, &start, &events, choices(), hand_out);
+    });
+    let changes = events.iter().filter(|event| matches!(event, Event::Op(_))).count();
+    println!(
+        "{}: {changes} changes, {} choices of what survives, {} images",
+        scenario.name, counts.choices, counts.images,
+    );
+}

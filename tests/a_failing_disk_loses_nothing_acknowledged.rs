@@ -213,7 +213,7 @@ fn not_at_all_where_a_write_is_only_interrupted() {
     for (at, _) in writes {
         for fault in [Fault::Errno(EINTR), Fault::ShortOnly] {
             let disk = SimDisk::new();
-            disk.fail(at, fault, false);
+            disk.fail_write(at, fault);
             let run = scenario.run(&disk);
             assert!(run.error.is_none(), "{at} {fault:?}: {:?}", run.error);
             drop(run);

@@ -88,6 +88,11 @@ fn options(dim: usize) -> tala_store::EngineOptions {
     StorageEngine::options(dim).hot_capacity(4).durability(Durability::Os)
 }
 
+fn is_of_a_segment(damage: &TalaError) -> bool {
+    let TalaError::Corrupt { file, .. } = damage else { return false };
+    file.extension().is_some_and(|extension| extension == "tbf")
+}
+
 fn open(dir: &Path) -> bool {
     let dim = match stored_dim(dir) {
         Ok(Some(dim)) if dim > DIM_MAX => return false,
@@ -115,7 +120,13 @@ fn open(dir: &Path) -> bool {
     };
     match &report {
         Ok(report) => {
-            assert!(report.is_ok(), "it opens, but the check says {:?}", report.damage);
+            // A check also compares the parts of a segment with each other, which opening does not:
+            // it answers from the rows alone.
+            assert!(
+                report.damage.iter().all(is_of_a_segment),
+                "it opens, but the check says {:?}",
+                report.damage
+            );
             assert_eq!(report.intents, engine.len() as u64, "{report}");
         }
         // A directory without a store is one for a new store.
@@ -142,7 +153,7 @@ fn open(dir: &Path) -> bool {
     let engine = options(dim).open(dir).expect("it was just closed");
     assert_eq!(engine.get(id).expect("it is open").expect("it was stored").timestamp, 77);
     let report = verify_closed(engine, dir);
-    assert!(report.is_ok(), "{:?}", report.damage);
+    assert!(report.damage.iter().all(is_of_a_segment), "{:?}", report.damage);
     true
 }
 

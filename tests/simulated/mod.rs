@@ -68,8 +68,10 @@ pub const ENOSPC: i32 = 28;
 /// When a fault happens.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    /// At the operation with this number, from 0.
+    /// At the operation with this number, from 0; or, where it is for one kind, at the first of that
+    /// kind from there on: threads do not always come in the same order.
     at: usize,
+    only: Option<Kind>,
     fault: Fault,
     /// Whether every later operation of its kind fails as well.
     lasts: bool,
@@ -151,7 +153,15 @@ impl SimDisk {
     pub fn fail(&self, at: usize, fault: Fault, lasts: bool) {
         let mut state = self.state();
         let at = state.asked.len() + at;
-        state.plan = Some(Plan { at, fault, lasts });
+        state.plan = Some(Plan { at, only: None, fault, lasts });
+        state.failed.clear();
+    }
+
+    /// Has the first write fail that is not before operation number `at`, counted from 0 and from now.
+    pub fn fail_write(&self, at: usize, fault: Fault) {
+        let mut state = self.state();
+        let at = state.asked.len() + at;
+        state.plan = Some(Plan { at, only: Some(Kind::Write), fault, lasts: false });
         state.failed.clear();
     }
 
@@ -262,8 +272,12 @@ impl State {
             && kind == Kind::Write
             && self.failed.len() == 1
             && first.is_some_and(|first| self.asked[first].1 == path);
+        let is_due = match plan.only {
+            None => number == plan.at,
+            Some(only) => number >= plan.at && only == kind && self.failed.is_empty(),
+        };
         let fault = match plan.fault {
-            fault if number == plan.at => fault,
+            fault if is_due => fault,
             Fault::Short(errno) if rest || again => Fault::Errno(errno),
             fault if again => fault,
             _ => return None,

@@ -1,18 +1,15 @@
 //! The world of the models: the names and signatures of `native`, on loom.
 //!
-//! loom has no bounded channel, no deadline and no clock. A mailbox is a mutex and two condition
-//! variables; a deadline never passes; the clock stands still.
+//! loom has no deadline and no clock: a deadline never passes, and the clock stands still.
 
 use std::{
-    collections::VecDeque,
-    future::{Future, poll_fn},
+    future::Future,
     io,
     ops::{Deref, DerefMut},
+    pin::pin,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
-
-use super::{Patience, Received};
 
 /// Atomics.
 pub mod atomic {
@@ -30,13 +27,68 @@ pub fn now_ns() -> u64 {
 }
 
 /// Runs `future` to its end on this thread.
+///
+/// As in the other world, and with fewer places to switch threads at than loom's own, so that models
+/// stay small: the flag is a plain one, as only waking and falling asleep are of interest.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    loom::future::block_on(future)
+    let is_raised = std::sync::atomic::AtomicBool::new(false);
+    let signal = Arc::new(Signal { is_raised, thread: loom::thread::current() });
+    let waker = Waker::from(Arc::clone(&signal));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        while !signal.is_raised.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            loom::thread::park();
+        }
+    }
+}
+
+struct Signal {
+    is_raised: std::sync::atomic::AtomicBool,
+    thread: loom::thread::Thread,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        if !self.is_raised.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+}
+
+/// Runs `future` to its end on this thread: a deadline never passes.
+pub fn block_on_until<F: Future>(_deadline_ns: Option<u64>, future: F) -> Option<F::Output> {
+    Some(block_on(future))
+}
+
+/// As many as are not enough to tell threads apart by them.
+pub fn processors() -> u32 {
+    2
+}
+
+/// One look: it comes before or after the news, and both are explored.
+pub fn stay_awake(_budget_ns: u64, is_done: impl Fn() -> bool) -> bool {
+    is_done()
 }
 
 /// Runs `f`. A panic in a model is a finding, so it goes on up.
 pub fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     Ok(f())
+}
+
+/// Whether wakes are lost, on purpose; of no execution's state.
+static WAKES_ARE_LOST: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Has every wake lost from now on, or none: what a model of waking must notice.
+pub fn lose_wakes(are_lost: bool) {
+    WAKES_ARE_LOST.store(are_lost, std::sync::atomic::Ordering::SeqCst);
+}
+
+pub(super) fn are_wakes_lost() -> bool {
+    WAKES_ARE_LOST.load(std::sync::atomic::Ordering::SeqCst)
 }
 
 const UNPOISONED: &str = "a panic ends the model, so nobody sees a poisoned lock";
@@ -144,6 +196,21 @@ pub fn in_parallel(_threads: usize, work: impl Fn() + Sync) {
     work();
 }
 
+/// Calls `consume` with what `produce` gives, one after the other.
+///
+/// # Errors
+/// What `consume` said.
+pub fn produce_ahead<T: Send, E>(
+    _ahead: usize,
+    mut produce: impl FnMut() -> Option<T> + Send,
+    mut consume: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    while let Some(item) = produce() {
+        consume(item)?;
+    }
+    Ok(())
+}
+
 /// A running model thread.
 #[derive(Debug)]
 pub struct Thread(loom::thread::JoinHandle<()>);
@@ -165,180 +232,5 @@ impl Thread {
     /// Waits for its end.
     pub fn join(self) {
         self.0.join().expect("a panic ends the model");
-    }
-}
-
-struct Queue<T> {
-    letters: VecDeque<T>,
-    capacity: usize,
-    senders: usize,
-    receiver_gone: bool,
-}
-
-struct Shared<T> {
-    queue: loom::sync::Mutex<Queue<T>>,
-    not_empty: loom::sync::Condvar,
-    not_full: loom::sync::Condvar,
-}
-
-/// The sending side of a mailbox.
-pub struct Outbox<T>(Arc<Shared<T>>);
-
-/// The receiving side of a mailbox.
-pub struct Inbox<T>(Arc<Shared<T>>);
-
-/// A mailbox for at most `capacity` letters.
-#[must_use]
-pub fn mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
-    let queue = Queue { letters: VecDeque::new(), capacity, senders: 1, receiver_gone: false };
-    let shared = Arc::new(Shared {
-        queue: loom::sync::Mutex::new(queue),
-        not_empty: loom::sync::Condvar::new(),
-        not_full: loom::sync::Condvar::new(),
-    });
-    (Outbox(Arc::clone(&shared)), Inbox(shared))
-}
-
-impl<T> Clone for Outbox<T> {
-    fn clone(&self) -> Self {
-        self.0.queue.lock().expect(UNPOISONED).senders += 1;
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> Drop for Outbox<T> {
-    fn drop(&mut self) {
-        let mut queue = self.0.queue.lock().expect(UNPOISONED);
-        queue.senders -= 1;
-        if queue.senders == 0 {
-            self.0.not_empty.notify_all();
-        }
-    }
-}
-
-impl<T> Outbox<T> {
-    /// Puts a letter into the mailbox, waiting for room.
-    ///
-    /// # Errors
-    /// The receiver is gone; the letter comes back.
-    pub fn send(&self, letter: T) -> Result<(), T> {
-        let mut queue = self.0.queue.lock().expect(UNPOISONED);
-        while queue.letters.len() >= queue.capacity && !queue.receiver_gone {
-            queue = self.0.not_full.wait(queue).expect(UNPOISONED);
-        }
-        if queue.receiver_gone {
-            return Err(letter);
-        }
-        queue.letters.push_back(letter);
-        self.0.not_empty.notify_one();
-        Ok(())
-    }
-
-    /// Puts a letter into the mailbox if there is room now.
-    ///
-    /// # Errors
-    /// There is no room, or the receiver is gone; the letter comes back.
-    pub fn try_send(&self, letter: T) -> Result<(), T> {
-        let mut queue = self.0.queue.lock().expect(UNPOISONED);
-        if queue.receiver_gone || queue.letters.len() >= queue.capacity {
-            return Err(letter);
-        }
-        queue.letters.push_back(letter);
-        self.0.not_empty.notify_one();
-        Ok(())
-    }
-}
-
-impl<T> Inbox<T> {
-    /// Takes the next letter, waiting for it as long as `patience` says; a deadline never passes.
-    pub fn receive(&self, patience: Patience) -> Received<T> {
-        let mut queue = self.0.queue.lock().expect(UNPOISONED);
-        loop {
-            if let Some(letter) = queue.letters.pop_front() {
-                self.0.not_full.notify_one();
-                return Received::Letter(letter);
-            }
-            if queue.senders == 0 {
-                return Received::Closed;
-            }
-            if patience == Patience::None {
-                return Received::Nothing;
-            }
-            queue = self.0.not_empty.wait(queue).expect(UNPOISONED);
-        }
-    }
-}
-
-impl<T> Drop for Inbox<T> {
-    fn drop(&mut self) {
-        self.0.queue.lock().expect(UNPOISONED).receiver_gone = true;
-        self.0.not_full.notify_all();
-    }
-}
-
-enum Slot<T> {
-    Waiting(Option<Waker>),
-    Answered(T),
-    Dropped,
-}
-
-/// The right to answer one request, once.
-pub struct Reply<T>(Arc<loom::sync::Mutex<Slot<T>>>);
-
-/// Where the answer to one request arrives.
-pub struct Answer<T>(Arc<loom::sync::Mutex<Slot<T>>>);
-
-/// A channel for one answer.
-#[must_use]
-pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
-    let slot = Arc::new(loom::sync::Mutex::new(Slot::Waiting(None)));
-    (Reply(Arc::clone(&slot)), Answer(slot))
-}
-
-fn settle<T>(slot: &loom::sync::Mutex<Slot<T>>, new: Slot<T>) {
-    let mut guard = slot.lock().expect(UNPOISONED);
-    if let Slot::Waiting(waker) = &mut *guard {
-        let waker = waker.take();
-        *guard = new;
-        drop(guard);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl<T> Reply<T> {
-    /// Answers.
-    pub fn send(self, answer: T) {
-        settle(&self.0, Slot::Answered(answer));
-    }
-}
-
-impl<T> Drop for Reply<T> {
-    fn drop(&mut self) {
-        settle(&self.0, Slot::Dropped);
-    }
-}
-
-impl<T> Answer<T> {
-    /// Waits for the answer; `None` when the reply was dropped without one.
-    pub fn wait(self) -> Option<T> {
-        block_on(self.wait_async())
-    }
-
-    /// [`Answer::wait`] for a task.
-    pub async fn wait_async(self) -> Option<T> {
-        poll_fn(|context| {
-            let mut guard = self.0.lock().expect(UNPOISONED);
-            match std::mem::replace(&mut *guard, Slot::Dropped) {
-                Slot::Answered(answer) => Poll::Ready(Some(answer)),
-                Slot::Dropped => Poll::Ready(None),
-                Slot::Waiting(_) => {
-                    *guard = Slot::Waiting(Some(context.waker().clone()));
-                    Poll::Pending
-                }
-            }
-        })
-        .await
     }
 }

@@ -1,18 +1,23 @@
-//! The real world: parking_lot, crossbeam-channel, flume, std threads.
+//! The real world: parking_lot, std threads.
 
 use std::{
     any::Any,
-    future::{Future, poll_fn},
+    cell::Cell,
+    future::Future,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
-    task::{Poll, Waker},
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
 };
 
-pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 use super::{Patience, Received};
+
+pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Atomics.
 pub mod atomic {
@@ -31,7 +36,103 @@ fn origin() -> Instant {
 
 /// Runs `future` to its end on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    pollster::block_on(future)
+    match block_on_until(None, future) {
+        Some(output) => output,
+        None => unreachable!("without a deadline it ends with the future"),
+    }
+}
+
+/// Runs `future` on this thread to its end, or until a time of [`now_ns`]; then `None`.
+pub fn block_on_until<F: Future>(deadline_ns: Option<u64>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let sleeper = Sleeper::of_this_thread();
+    let mut context = Context::from_waker(&sleeper.waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            sleeper.keep();
+            return Some(output);
+        }
+        while !sleeper.signal.is_raised.swap(false, Ordering::Acquire) {
+            let Some(deadline_ns) = deadline_ns else {
+                std::thread::park();
+                continue;
+            };
+            let left_ns = deadline_ns.saturating_sub(now_ns());
+            if left_ns == 0 {
+                return None;
+            }
+            std::thread::park_timeout(Duration::from_nanos(left_ns));
+        }
+    }
+}
+
+/// What wakes a thread that sleeps in [`block_on`]. Kept by each thread from sleep to sleep, as
+/// making it costs more than most waits; a late wake by an earlier one's waker is a look too many.
+struct Sleeper {
+    signal: Arc<Signal>,
+    waker: Waker,
+}
+
+struct Signal {
+    /// Whether it was woken. Beside the token of the thread itself, which whoever else sleeps on
+    /// this thread meanwhile may take.
+    is_raised: AtomicBool,
+    thread: std::thread::Thread,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Pairs with the Acquire of the sleeper: it sees what it is woken for.
+        if !self.is_raised.swap(true, Ordering::Release) {
+            self.thread.unpark();
+        }
+    }
+}
+
+thread_local! {
+    static SLEEPER: Cell<Option<Sleeper>> = const { Cell::new(None) };
+}
+
+impl Sleeper {
+    /// The one that this thread keeps, unless it is in use farther out on the stack.
+    fn of_this_thread() -> Self {
+        SLEEPER.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
+            let is_raised = AtomicBool::new(false);
+            let signal = Arc::new(Signal { is_raised, thread: std::thread::current() });
+            Self { waker: Waker::from(Arc::clone(&signal)), signal }
+        })
+    }
+
+    fn keep(self) {
+        // A thread that is ending keeps nothing.
+        let _ = SLEEPER.try_with(|kept| kept.set(Some(self)));
+    }
+}
+
+/// How many processors there are for the threads of this process, as far as is known: at least 1.
+pub fn processors() -> u32 {
+    static COUNT: OnceLock<u32> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        std::thread::available_parallelism()
+            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+    })
+}
+
+/// Looks whether `is_done` for so long; whether it was. It keeps its processor: where many want to
+/// run, who offers it to them has it back after a turn of theirs, which is longer than any sleep.
+pub fn stay_awake(budget_ns: u64, is_done: impl Fn() -> bool) -> bool {
+    let since_ns = now_ns();
+    while now_ns().saturating_sub(since_ns) < budget_ns {
+        if is_done() {
+            return true;
+        }
+        (0..8).for_each(|_| std::hint::spin_loop());
+    }
+    false
 }
 
 /// Runs `f`; a panic in it becomes its message.
@@ -63,6 +164,45 @@ pub fn in_parallel(threads: usize, work: impl Fn() + Sync) {
     });
 }
 
+/// Calls `consume` with what `produce` gives, in order, until it gives nothing more or an error comes
+/// of it. Where there is a processor and a thread for it, `produce` runs on that one, up to so many
+/// items ahead; with 0, it does not.
+///
+/// # Errors
+/// What `consume` said.
+pub fn produce_ahead<T: Send, E>(
+    ahead: usize,
+    produce: impl FnMut() -> Option<T> + Send,
+    mut consume: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    let produce = Mutex::new(produce);
+    std::thread::scope(|scope| {
+        let (outbox, inbox) = super::mailbox(ahead);
+        let work = || {
+            let mut produce = produce.lock();
+            while let Some(item) = produce() {
+                if outbox.send(item).is_err() {
+                    break;
+                }
+            }
+            // The consumer waits for the end.
+            drop(outbox);
+        };
+        let thread = std::thread::Builder::new().name("tala-recover".to_owned());
+        if ahead > 0 && processors() > 1 && thread.spawn_scoped(scope, work).is_ok() {
+            while let Received::Letter(item) = inbox.receive(Patience::Endless) {
+                consume(item)?;
+            }
+        }
+        // After the thread, and where there is none.
+        let mut produce = produce.lock();
+        while let Some(item) = produce() {
+            consume(item)?;
+        }
+        Ok(())
+    })
+}
+
 /// A running thread.
 #[derive(Debug)]
 pub struct Thread(std::thread::JoinHandle<()>);
@@ -84,140 +224,5 @@ impl Thread {
     /// Waits for its end. Actors catch their panics, so there is no result to lose.
     pub fn join(self) {
         let _ = self.0.join();
-    }
-}
-
-/// The sending side of a mailbox.
-#[derive(Debug)]
-pub struct Outbox<T>(crossbeam_channel::Sender<T>);
-
-impl<T> Clone for Outbox<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-/// The receiving side of a mailbox; its one owner is an actor.
-#[derive(Debug)]
-pub struct Inbox<T>(crossbeam_channel::Receiver<T>);
-
-/// A mailbox for at most `capacity` letters.
-#[must_use]
-pub fn mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
-    let (sender, receiver) = crossbeam_channel::bounded(capacity);
-    (Outbox(sender), Inbox(receiver))
-}
-
-impl<T> Outbox<T> {
-    /// Puts a letter into the mailbox, waiting for room.
-    ///
-    /// # Errors
-    /// The receiver is gone; the letter comes back.
-    pub fn send(&self, letter: T) -> Result<(), T> {
-        self.0.send(letter).map_err(|error| error.0)
-    }
-
-    /// Puts a letter into the mailbox if there is room now.
-    ///
-    /// # Errors
-    /// There is no room, or the receiver is gone; the letter comes back.
-    pub fn try_send(&self, letter: T) -> Result<(), T> {
-        self.0.try_send(letter).map_err(crossbeam_channel::TrySendError::into_inner)
-    }
-}
-
-impl<T> Inbox<T> {
-    /// Takes the next letter, waiting for it as long as `patience` says.
-    pub fn receive(&self, patience: Patience) -> Received<T> {
-        use crossbeam_channel::{RecvTimeoutError, TryRecvError};
-        match patience {
-            Patience::None => match self.0.try_recv() {
-                Ok(letter) => Received::Letter(letter),
-                Err(TryRecvError::Empty) => Received::Nothing,
-                Err(TryRecvError::Disconnected) => Received::Closed,
-            },
-            Patience::Until(deadline_ns) => {
-                let deadline = origin() + Duration::from_nanos(deadline_ns);
-                match self.0.recv_deadline(deadline) {
-                    Ok(letter) => Received::Letter(letter),
-                    Err(RecvTimeoutError::Timeout) => Received::Nothing,
-                    Err(RecvTimeoutError::Disconnected) => Received::Closed,
-                }
-            }
-            Patience::Endless => match self.0.recv() {
-                Ok(letter) => Received::Letter(letter),
-                Err(crossbeam_channel::RecvError) => Received::Closed,
-            },
-        }
-    }
-}
-
-/// The right to answer one request, once.
-#[derive(Debug)]
-pub struct Reply<T> {
-    /// Gone once it was answered.
-    sender: Option<flume::Sender<T>>,
-    task: Arc<WaitingTask>,
-}
-
-/// Where the answer to one request arrives.
-#[derive(Debug)]
-pub struct Answer<T> {
-    receiver: flume::Receiver<T>,
-    task: Arc<WaitingTask>,
-}
-
-/// The task that waits for an answer, if it is a task that waits. The channel could wake it itself,
-/// but does so while it is locked, and a waker may do anything, such as dropping or polling the
-/// future that waits, which locks the channel again.
-type WaitingTask = Mutex<Option<Waker>>;
-
-/// A channel for one answer.
-#[must_use]
-pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
-    let (sender, receiver) = flume::bounded(1);
-    let task = Arc::default();
-    (Reply { sender: Some(sender), task: Arc::clone(&task) }, Answer { receiver, task })
-}
-
-impl<T> Reply<T> {
-    /// Answers. An answer that nobody waits for any more is dropped.
-    pub fn send(mut self, answer: T) {
-        if let Some(sender) = self.sender.take() {
-            let _ = sender.send(answer);
-        }
-    }
-}
-
-impl<T> Drop for Reply<T> {
-    fn drop(&mut self) {
-        // Answered, or never: first the channel says so, then the task is told to look.
-        self.sender = None;
-        let waker = self.task.lock().take();
-        if let Some(waker) = waker {
-            super::wake(waker);
-        }
-    }
-}
-
-impl<T> Answer<T> {
-    /// Waits for the answer; `None` when the reply was dropped without one.
-    pub fn wait(self) -> Option<T> {
-        self.receiver.recv().ok()
-    }
-
-    /// [`Answer::wait`] for a task of any runtime.
-    pub async fn wait_async(self) -> Option<T> {
-        poll_fn(|context| {
-            // Before looking: an answer that comes after the look finds the waker.
-            let before = self.task.lock().replace(context.waker().clone());
-            drop(before);
-            match self.receiver.try_recv() {
-                Ok(answer) => Poll::Ready(Some(answer)),
-                Err(flume::TryRecvError::Disconnected) => Poll::Ready(None),
-                Err(flume::TryRecvError::Empty) => Poll::Pending,
-            }
-        })
-        .await
     }
 }

@@ -1,9 +1,9 @@
 //! The room through which everything that blocks, spawns or tells time is imported.
 //!
-//! One code, two worlds. `native` is what users run: parking_lot locks, std threads. `model` has the
-//! same names and signatures on top of loom, so that the models in `loom-tests` explore the
-//! production code and not a copy of it. Mailboxes, answers and staying awake are made of those, once
-//! for both.
+//! One code, two worlds. `native` is what users run: parking_lot locks, crossbeam-channel mailboxes,
+//! flume answers, std threads. `model` has the same names and signatures on top of loom, so that the
+//! models in `loom-tests` explore the production code and not a copy of it. When to stay awake before
+//! sleeping (`spin`) is one code for both.
 //!
 //! [`std::sync::Arc`] and [`std::sync::OnceLock`] are used as they are in both worlds. Neither
 //! orders anything here: an `Arc` only keeps things alive, and every `OnceLock` has one setter
@@ -21,12 +21,8 @@ mod model;
 #[cfg(loom)]
 pub use model::*;
 
-mod answer;
-mod mailbox;
 mod spin;
 
-pub use answer::{Answer, Reply, one_shot};
-pub use mailbox::{Inbox, Outbox, awake_mailbox, mailbox};
 pub use spin::Spin;
 
 /// Wakes a task. A waker is not ours: whatever it does, a panic included, it must not keep the

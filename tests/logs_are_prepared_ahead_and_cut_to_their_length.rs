@@ -10,7 +10,7 @@ use tala_core::{Intent, IntentStore};
 use tala_store::{EngineOptions, StorageEngine};
 
 const DIM: usize = 512;
-const BATCH: u64 = 32;
+const BATCH: u64 = 16;
 
 fn intents(batch: u64) -> Vec<Intent> {
     let intent = |number| Intent {

@@ -1,15 +1,19 @@
 //! The world of the models: the names and signatures of `native`, on loom.
 //!
-//! loom has no deadline and no clock: a deadline never passes, and the clock stands still.
+//! loom has no bounded channel, no deadline and no clock. A mailbox is a mutex and two condition
+//! variables; a deadline never passes; the clock stands still.
 
 use std::{
-    future::Future,
+    collections::VecDeque,
+    fmt,
+    future::{Future, poll_fn},
     io,
     ops::{Deref, DerefMut},
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
+    task::{Poll, Waker},
 };
+
+use super::{Patience, Received, Spin, wake};
 
 /// Atomics.
 pub mod atomic {
@@ -27,41 +31,8 @@ pub fn now_ns() -> u64 {
 }
 
 /// Runs `future` to its end on this thread.
-///
-/// As in the other world, and with fewer places to switch threads at than loom's own, so that models
-/// stay small: the flag is a plain one, as only waking and falling asleep are of interest.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let is_raised = std::sync::atomic::AtomicBool::new(false);
-    let signal = Arc::new(Signal { is_raised, thread: loom::thread::current() });
-    let waker = Waker::from(Arc::clone(&signal));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        while !signal.is_raised.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            loom::thread::park();
-        }
-    }
-}
-
-struct Signal {
-    is_raised: std::sync::atomic::AtomicBool,
-    thread: loom::thread::Thread,
-}
-
-impl Wake for Signal {
-    fn wake(self: Arc<Self>) {
-        if !self.is_raised.swap(true, std::sync::atomic::Ordering::SeqCst) {
-            self.thread.unpark();
-        }
-    }
-}
-
-/// Runs `future` to its end on this thread: a deadline never passes.
-pub fn block_on_until<F: Future>(_deadline_ns: Option<u64>, future: F) -> Option<F::Output> {
-    Some(block_on(future))
+    loom::future::block_on(future)
 }
 
 /// As many as are not enough to tell threads apart by them.
@@ -232,5 +203,243 @@ impl Thread {
     /// Waits for its end.
     pub fn join(self) {
         self.0.join().expect("a panic ends the model");
+    }
+}
+
+struct Queue<T> {
+    letters: VecDeque<T>,
+    capacity: usize,
+    senders: usize,
+    receiver_gone: bool,
+}
+
+struct Shared<T> {
+    queue: loom::sync::Mutex<Queue<T>>,
+    not_empty: loom::sync::Condvar,
+    not_full: loom::sync::Condvar,
+}
+
+/// The sending side of a mailbox.
+pub struct Outbox<T>(Arc<Shared<T>>);
+
+/// The receiving side of a mailbox.
+pub struct Inbox<T> {
+    shared: Arc<Shared<T>>,
+    spin: Option<Spin>,
+}
+
+/// A mailbox for at most `capacity` letters.
+#[must_use]
+pub fn mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
+    let queue = Queue { letters: VecDeque::new(), capacity, senders: 1, receiver_gone: false };
+    let shared = Arc::new(Shared {
+        queue: loom::sync::Mutex::new(queue),
+        not_empty: loom::sync::Condvar::new(),
+        not_full: loom::sync::Condvar::new(),
+    });
+    (Outbox(Arc::clone(&shared)), Inbox { shared, spin: None })
+}
+
+/// [`mailbox`], with a receiver that looks once more before it sleeps.
+#[must_use]
+pub fn awake_mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
+    let (outbox, mut inbox) = mailbox(capacity);
+    inbox.spin = Some(Spin::for_receiver());
+    (outbox, inbox)
+}
+
+impl<T> Shared<T> {
+    fn wake_receiver(&self) {
+        if !are_wakes_lost() {
+            self.not_empty.notify_one();
+        }
+    }
+}
+
+impl<T> Clone for Outbox<T> {
+    fn clone(&self) -> Self {
+        self.0.queue.lock().expect(UNPOISONED).senders += 1;
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Drop for Outbox<T> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        queue.senders -= 1;
+        if queue.senders == 0 {
+            self.0.not_empty.notify_all();
+        }
+    }
+}
+
+impl<T> Outbox<T> {
+    /// Puts a letter into the mailbox, waiting for room.
+    ///
+    /// # Errors
+    /// The receiver is gone; the letter comes back.
+    pub fn send(&self, letter: T) -> Result<(), T> {
+        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        while queue.letters.len() >= queue.capacity && !queue.receiver_gone {
+            queue = self.0.not_full.wait(queue).expect(UNPOISONED);
+        }
+        if queue.receiver_gone {
+            return Err(letter);
+        }
+        queue.letters.push_back(letter);
+        self.0.wake_receiver();
+        Ok(())
+    }
+
+    /// Puts a letter into the mailbox if there is room now.
+    ///
+    /// # Errors
+    /// There is no room, or the receiver is gone; the letter comes back.
+    pub fn try_send(&self, letter: T) -> Result<(), T> {
+        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        if queue.receiver_gone || queue.letters.len() >= queue.capacity {
+            return Err(letter);
+        }
+        queue.letters.push_back(letter);
+        self.0.wake_receiver();
+        Ok(())
+    }
+}
+
+impl<T> Inbox<T> {
+    /// Takes the next letter, waiting for it as long as `patience` says; a deadline never passes.
+    pub fn receive(&self, patience: Patience) -> Received<T> {
+        if let Some(spin) = &self.spin
+            && patience != Patience::None
+        {
+            spin.until(|| !self.shared.queue.lock().expect(UNPOISONED).letters.is_empty());
+        }
+        let mut queue = self.shared.queue.lock().expect(UNPOISONED);
+        loop {
+            if let Some(letter) = queue.letters.pop_front() {
+                self.shared.not_full.notify_one();
+                return Received::Letter(letter);
+            }
+            if queue.senders == 0 {
+                return Received::Closed;
+            }
+            if patience == Patience::None {
+                return Received::Nothing;
+            }
+            queue = self.shared.not_empty.wait(queue).expect(UNPOISONED);
+        }
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.shared.queue.lock().expect(UNPOISONED).receiver_gone = true;
+        self.shared.not_full.notify_all();
+    }
+}
+
+impl<T> fmt::Debug for Outbox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}
+
+enum Slot<T> {
+    Waiting(Option<Waker>),
+    Answered(T),
+    Dropped,
+}
+
+/// The right to answer one request, once.
+pub struct Reply<T>(Arc<loom::sync::Mutex<Slot<T>>>);
+
+/// Where the answer to one request arrives.
+pub struct Answer<T>(Arc<loom::sync::Mutex<Slot<T>>>);
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+/// A channel for one answer.
+#[must_use]
+pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
+    let slot = Arc::new(loom::sync::Mutex::new(Slot::Waiting(None)));
+    (Reply(Arc::clone(&slot)), Answer(slot))
+}
+
+fn settle<T>(slot: &loom::sync::Mutex<Slot<T>>, new: Slot<T>) {
+    let mut guard = slot.lock().expect(UNPOISONED);
+    if let Slot::Waiting(waker) = &mut *guard {
+        let waker = waker.take();
+        *guard = new;
+        drop(guard);
+        if let Some(waker) = waker {
+            wake(waker);
+        }
+    }
+}
+
+impl<T> Reply<T> {
+    /// Answers.
+    pub fn send(self, answer: T) {
+        settle(&self.0, Slot::Answered(answer));
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        settle(&self.0, Slot::Dropped);
+    }
+}
+
+impl<T> Answer<T> {
+    /// Waits for the answer; `None` when the reply was dropped without one.
+    pub fn wait(self) -> Option<T> {
+        block_on(self.wait_async())
+    }
+
+    /// What there is now: `None` for nothing yet, `Some(None)` when the reply was dropped.
+    pub fn try_take(&self) -> Option<Option<T>> {
+        let mut guard = self.0.lock().expect(UNPOISONED);
+        match std::mem::replace(&mut *guard, Slot::Dropped) {
+            Slot::Answered(answer) => Some(Some(answer)),
+            Slot::Dropped => Some(None),
+            waiting @ Slot::Waiting(_) => {
+                *guard = waiting;
+                None
+            }
+        }
+    }
+
+    /// [`Answer::wait`], after one look more.
+    pub fn wait_awake(self, spin: &Spin) -> Option<T> {
+        let _waiting = spin.join();
+        let is_settled = || !matches!(*self.0.lock().expect(UNPOISONED), Slot::Waiting(_));
+        spin.until(is_settled);
+        self.wait()
+    }
+
+    /// [`Answer::wait`] for a task.
+    pub async fn wait_async(self) -> Option<T> {
+        poll_fn(|context| {
+            let mut guard = self.0.lock().expect(UNPOISONED);
+            match std::mem::replace(&mut *guard, Slot::Dropped) {
+                Slot::Answered(answer) => Poll::Ready(Some(answer)),
+                Slot::Dropped => Poll::Ready(None),
+                Slot::Waiting(_) => {
+                    *guard = Slot::Waiting(Some(context.waker().clone()));
+                    Poll::Pending
+                }
+            }
+        })
+        .await
     }
 }

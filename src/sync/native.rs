@@ -1,23 +1,21 @@
-//! The real world: parking_lot, std threads.
+//! The real world: parking_lot, crossbeam-channel, flume, std threads.
 
 use std::{
     any::Any,
-    cell::Cell,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
-use super::{Patience, Received};
-
 pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{Patience, Received, Spin};
 
 /// Atomics.
 pub mod atomic {
@@ -36,81 +34,7 @@ fn origin() -> Instant {
 
 /// Runs `future` to its end on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    match block_on_until(None, future) {
-        Some(output) => output,
-        None => unreachable!("without a deadline it ends with the future"),
-    }
-}
-
-/// Runs `future` on this thread to its end, or until a time of [`now_ns`]; then `None`.
-pub fn block_on_until<F: Future>(deadline_ns: Option<u64>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let sleeper = Sleeper::of_this_thread();
-    let mut context = Context::from_waker(&sleeper.waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            sleeper.keep();
-            return Some(output);
-        }
-        while !sleeper.signal.is_raised.swap(false, Ordering::Acquire) {
-            let Some(deadline_ns) = deadline_ns else {
-                std::thread::park();
-                continue;
-            };
-            let left_ns = deadline_ns.saturating_sub(now_ns());
-            if left_ns == 0 {
-                return None;
-            }
-            std::thread::park_timeout(Duration::from_nanos(left_ns));
-        }
-    }
-}
-
-/// What wakes a thread that sleeps in [`block_on`]. Kept by each thread from sleep to sleep, as
-/// making it costs more than most waits; a late wake by an earlier one's waker is a look too many.
-struct Sleeper {
-    signal: Arc<Signal>,
-    waker: Waker,
-}
-
-struct Signal {
-    /// Whether it was woken. Beside the token of the thread itself, which whoever else sleeps on
-    /// this thread meanwhile may take.
-    is_raised: AtomicBool,
-    thread: std::thread::Thread,
-}
-
-impl Wake for Signal {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Pairs with the Acquire of the sleeper: it sees what it is woken for.
-        if !self.is_raised.swap(true, Ordering::Release) {
-            self.thread.unpark();
-        }
-    }
-}
-
-thread_local! {
-    static SLEEPER: Cell<Option<Sleeper>> = const { Cell::new(None) };
-}
-
-impl Sleeper {
-    /// The one that this thread keeps, unless it is in use farther out on the stack.
-    fn of_this_thread() -> Self {
-        SLEEPER.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
-            let is_raised = AtomicBool::new(false);
-            let signal = Arc::new(Signal { is_raised, thread: std::thread::current() });
-            Self { waker: Waker::from(Arc::clone(&signal)), signal }
-        })
-    }
-
-    fn keep(self) {
-        // A thread that is ending keeps nothing.
-        let _ = SLEEPER.try_with(|kept| kept.set(Some(self)));
-    }
+    pollster::block_on(future)
 }
 
 /// How many processors there are for the threads of this process, as far as is known: at least 1.
@@ -177,7 +101,7 @@ pub fn produce_ahead<T: Send, E>(
 ) -> Result<(), E> {
     let produce = Mutex::new(produce);
     std::thread::scope(|scope| {
-        let (outbox, inbox) = super::mailbox(ahead);
+        let (outbox, inbox) = mailbox(ahead);
         let work = || {
             let mut produce = produce.lock();
             while let Some(item) = produce() {
@@ -224,5 +148,243 @@ impl Thread {
     /// Waits for its end. Actors catch their panics, so there is no result to lose.
     pub fn join(self) {
         let _ = self.0.join();
+    }
+}
+
+/// The sending side of a mailbox.
+#[derive(Debug)]
+pub struct Outbox<T>(crossbeam_channel::Sender<T>);
+
+impl<T> Clone for Outbox<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// The receiving side of a mailbox; its one owner is an actor.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    receiver: crossbeam_channel::Receiver<T>,
+    /// For staying awake, where the receiver does.
+    spin: Option<Spin>,
+}
+
+/// A mailbox for at most `capacity` letters.
+#[must_use]
+pub fn mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
+    let (sender, receiver) = crossbeam_channel::bounded(capacity);
+    (Outbox(sender), Inbox { receiver, spin: None })
+}
+
+/// [`mailbox`], with a receiver that stays awake for a moment where that pays.
+#[must_use]
+pub fn awake_mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
+    let (outbox, mut inbox) = mailbox(capacity);
+    inbox.spin = Some(Spin::for_receiver());
+    (outbox, inbox)
+}
+
+impl<T> Outbox<T> {
+    /// Puts a letter into the mailbox, waiting for room.
+    ///
+    /// # Errors
+    /// The receiver is gone; the letter comes back.
+    pub fn send(&self, letter: T) -> Result<(), T> {
+        self.0.send(letter).map_err(|error| error.0)
+    }
+
+    /// Puts a letter into the mailbox if there is room now.
+    ///
+    /// # Errors
+    /// There is no room, or the receiver is gone; the letter comes back.
+    pub fn try_send(&self, letter: T) -> Result<(), T> {
+        self.0.try_send(letter).map_err(crossbeam_channel::TrySendError::into_inner)
+    }
+}
+
+impl<T> Inbox<T> {
+    /// Takes the next letter, waiting for it as long as `patience` says.
+    pub fn receive(&self, patience: Patience) -> Received<T> {
+        use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+        if let Some(spin) = &self.spin
+            && patience != Patience::None
+        {
+            spin.until(|| !self.receiver.is_empty());
+        }
+        match patience {
+            Patience::None => match self.receiver.try_recv() {
+                Ok(letter) => Received::Letter(letter),
+                Err(TryRecvError::Empty) => Received::Nothing,
+                Err(TryRecvError::Disconnected) => Received::Closed,
+            },
+            Patience::Until(deadline_ns) => {
+                let deadline = origin() + Duration::from_nanos(deadline_ns);
+                match self.receiver.recv_deadline(deadline) {
+                    Ok(letter) => Received::Letter(letter),
+                    Err(RecvTimeoutError::Timeout) => Received::Nothing,
+                    Err(RecvTimeoutError::Disconnected) => Received::Closed,
+                }
+            }
+            Patience::Endless => match self.receiver.recv() {
+                Ok(letter) => Received::Letter(letter),
+                Err(crossbeam_channel::RecvError) => Received::Closed,
+            },
+        }
+    }
+}
+
+/// The right to answer one request, once.
+#[derive(Debug)]
+pub struct Reply<T> {
+    /// Gone once it was answered.
+    sender: Option<flume::Sender<T>>,
+    waiting: Arc<WhoWaits>,
+}
+
+/// Where the answer to one request arrives.
+#[derive(Debug)]
+pub struct Answer<T> {
+    receiver: flume::Receiver<T>,
+    waiting: Arc<WhoWaits>,
+}
+
+/// Who waits for an answer, beside a thread that sleeps at the channel.
+#[derive(Debug, Default)]
+struct WhoWaits {
+    /// A task. The channel could wake it itself, but does so while it is locked, and a waker may do
+    /// anything, such as dropping or polling the future that waits, which locks the channel again.
+    task: Mutex<Option<Waker>>,
+    /// Whether there is an answer, or never will be, for a thread that is awake: looking at the
+    /// channel would lock it against the one who answers.
+    is_settled: AtomicBool,
+}
+
+/// A channel for one answer.
+#[must_use]
+pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
+    let (sender, receiver) = flume::bounded(1);
+    let waiting = Arc::default();
+    (Reply { sender: Some(sender), waiting: Arc::clone(&waiting) }, Answer { receiver, waiting })
+}
+
+impl<T> Reply<T> {
+    /// Answers. An answer that nobody waits for any more is dropped.
+    pub fn send(mut self, answer: T) {
+        if let Some(sender) = self.sender.take() {
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        // Answered, or never: first the channel says so, then whoever waits beside it is told to look.
+        self.sender = None;
+        self.waiting.is_settled.store(true, Ordering::Release);
+        let waker = self.waiting.task.lock().take();
+        if let Some(waker) = waker {
+            super::wake(waker);
+        }
+    }
+}
+
+impl<T> Answer<T> {
+    /// What there is now: `None` for nothing yet, `Some(None)` when the reply was dropped.
+    pub fn try_take(&self) -> Option<Option<T>> {
+        match self.receiver.try_recv() {
+            Ok(answer) => Some(Some(answer)),
+            Err(flume::TryRecvError::Disconnected) => Some(None),
+            Err(flume::TryRecvError::Empty) => None,
+        }
+    }
+
+    /// Waits for the answer; `None` when the reply was dropped without one.
+    pub fn wait(self) -> Option<T> {
+        self.receiver.recv().ok()
+    }
+
+    /// [`Answer::wait`], awake for a moment first where `spin` finds that this pays.
+    pub fn wait_awake(self, spin: &Spin) -> Option<T> {
+        let _waiting = spin.join();
+        spin.until(|| self.waiting.is_settled.load(Ordering::Acquire));
+        self.wait()
+    }
+
+    /// [`Answer::wait`] for a task of any runtime.
+    pub async fn wait_async(self) -> Option<T> {
+        poll_fn(|context| {
+            // Before looking: an answer that comes after the look finds the waker.
+            let before = self.waiting.task.lock().replace(context.waker().clone());
+            drop(before);
+            self.try_take().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter<T>(received: Received<T>) -> Option<T> {
+        match received {
+            Received::Letter(letter) => Some(letter),
+            Received::Nothing | Received::Closed => None,
+        }
+    }
+
+    #[test]
+    fn letters_come_in_the_order_in_which_they_were_sent_and_then_the_end() {
+        let (outbox, inbox) = mailbox(4);
+        let other = outbox.clone();
+        for number in 0..4 {
+            outbox.try_send(number).unwrap();
+        }
+        assert_eq!(outbox.try_send(4), Err(4));
+        assert_eq!(letter(inbox.receive(Patience::None)), Some(0));
+        other.try_send(4).unwrap();
+        for number in 1..5 {
+            assert_eq!(letter(inbox.receive(Patience::Endless)), Some(number));
+        }
+        assert!(matches!(inbox.receive(Patience::None), Received::Nothing));
+        assert!(matches!(inbox.receive(Patience::Until(now_ns())), Received::Nothing));
+        drop((outbox, other));
+        assert!(matches!(inbox.receive(Patience::None), Received::Closed));
+        assert!(matches!(inbox.receive(Patience::Endless), Received::Closed));
+    }
+
+    #[test]
+    fn who_waits_for_room_gets_it_or_the_letter_back() {
+        let (outbox, inbox) = mailbox(1);
+        outbox.try_send(0).unwrap();
+        let sender =
+            std::thread::spawn(move || (1..100).try_for_each(|number| outbox.send(number)));
+        let received: u32 = (0..50).filter_map(|_| letter(inbox.receive(Patience::Endless))).sum();
+        assert_eq!(received, (0..50).sum());
+        drop(inbox);
+        let refused: Result<(), u32> = sender.join().unwrap();
+        assert!((50..=52).contains(&refused.unwrap_err()));
+    }
+
+    #[test]
+    fn many_senders_and_an_awake_receiver_lose_nothing() {
+        const EACH: u32 = 20_000;
+        let (outbox, inbox) = awake_mailbox(8);
+        let senders: Vec<_> = (0..4_u32)
+            .map(|sender| {
+                let outbox = outbox.clone();
+                std::thread::spawn(move || {
+                    (0..EACH).for_each(|number| outbox.send((sender, number)).unwrap());
+                })
+            })
+            .collect();
+        drop(outbox);
+        let mut next = [0; 4];
+        while let Received::Letter((sender, number)) = inbox.receive(Patience::Endless) {
+            assert_eq!(number, next[sender as usize], "a letter was lost or overtaken");
+            next[sender as usize] += 1;
+        }
+        assert_eq!(next, [EACH; 4]);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
     }
 }

@@ -18,6 +18,10 @@ use crate::{
     ids::FileNumber,
 };
 
+/// Where syncs carry so much on average, no file is prepared: the growing file costs each of them the
+/// same, and filling another with zeros takes the disk from them.
+const LARGE_SYNC_BYTES: u64 = 64 << 10;
+
 /// Name of the log file with this number, such as `log_000001.wal`.
 pub(crate) fn log_name(number: FileNumber) -> String {
     format!("log_{:06}.wal", number.0)
@@ -140,6 +144,8 @@ pub(crate) struct DiskLog {
     open: OpenLog,
     /// Bytes of the open file.
     len: u64,
+    /// How often it was synced.
+    syncs_count: u64,
     prepared: Option<OpenLog>,
     /// The file after this one, where files are prepared ahead.
     ahead: Option<Ahead>,
@@ -154,12 +160,17 @@ impl DiskLog {
     pub(crate) fn create(dir: &StoreDir, number: FileNumber) -> Result<Self, TalaError> {
         let open = OpenLog::create(dir, number)?;
         let dir = dir.clone();
-        Ok(Self { dir, open, len: 0, prepared: None, ahead: None, failed: None })
+        Ok(Self { dir, open, len: 0, syncs_count: 0, prepared: None, ahead: None, failed: None })
     }
 
     /// Has the files after this one prepared by who is behind `ahead`.
     pub(crate) fn prepare_ahead(&mut self, ahead: Ahead) {
         self.ahead = Some(ahead);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ahead(&self) -> Option<&Ahead> {
+        self.ahead.as_ref()
     }
 
     /// Whether no file will be prepared while this one is open.
@@ -171,6 +182,11 @@ impl DiskLog {
     /// Whether nothing is left of the room that was prepared in the open file.
     fn has_no_room(&self) -> bool {
         self.len >= self.open.prepared_bytes
+    }
+
+    /// Whether a sync carries so little that the price of a growing file is felt.
+    fn syncs_are_small(&self) -> bool {
+        self.len < self.syncs_count.saturating_mul(LARGE_SYNC_BYTES)
     }
 
     /// Runs `step` unless something failed before, and remembers its failure.
@@ -195,8 +211,9 @@ impl LogFile for DiskLog {
             file.write_all_at(bytes, log.len)
                 .map_err(|error| failure(StorageOperation::Write, path, error))?;
             log.len += bytes.len() as u64;
+            let syncs_are_small = log.syncs_are_small();
             if let Some(ahead) = &mut log.ahead {
-                ahead.look(log.open.number, log.len);
+                ahead.look(log.open.number, log.len, syncs_are_small);
             }
             Ok(())
         })
@@ -205,6 +222,7 @@ impl LogFile for DiskLog {
     fn sync(&mut self) -> Result<(), TalaError> {
         self.guarded(|log| {
             let OpenLog { file, path, .. } = &log.open;
+            log.syncs_count += 1;
             file.sync_data().map_err(|error| failure(StorageOperation::Sync, path, error))
         })
     }
@@ -241,6 +259,7 @@ impl LogFile for DiskLog {
                 ahead.begun(log.len, was_used_up);
             }
             log.len = 0;
+            log.syncs_count = 0;
             Ok(())
         })
     }
@@ -344,7 +363,15 @@ mod tests {
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         let open = OpenLog { file: Box::new(file), path, number: FileNumber(1), prepared_bytes: 0 };
         let dir = StoreDir::real(Path::new("/dev"));
-        let mut log = DiskLog { dir, open, len: 0, prepared: None, ahead: None, failed: None };
+        let mut log = DiskLog {
+            dir,
+            open,
+            len: 0,
+            syncs_count: 0,
+            prepared: None,
+            ahead: None,
+            failed: None,
+        };
         let error = log.append(b"x").unwrap_err();
         assert!(
             matches!(&error, TalaError::Storage { operation: StorageOperation::Write, source, .. }

@@ -51,6 +51,7 @@ pub(crate) fn prepared_name(number: FileNumber) -> String {
 }
 
 /// What the thread is asked for.
+#[derive(Debug)]
 pub(crate) struct Fill {
     /// Whose temporary name the file gets.
     number: FileNumber,
@@ -178,11 +179,11 @@ impl Ahead {
         Ok((ahead, handle))
     }
 
-    /// Has the file after `number` prepared, if log `number` is `len` bytes long and it is time to.
-    /// Never waits.
-    pub(crate) fn look(&mut self, number: FileNumber, len: u64) {
+    /// Has the file after `number` prepared, if log `number` is `len` bytes long, it is time to, and
+    /// it `is_worth_it`. Never waits.
+    pub(crate) fn look(&mut self, number: FileNumber, len: u64, is_worth_it: bool) {
         match &mut self.next {
-            Next::Unasked if len >= PREPARE_FROM_BYTES => {
+            Next::Unasked if len >= PREPARE_FROM_BYTES && is_worth_it => {
                 let (reply, answer) = one_shot();
                 let fill = Fill { number: number.next(), bytes: self.bytes, reply };
                 self.next = match self.outbox.try_send(fill) {
@@ -263,10 +264,14 @@ mod tests {
 
         /// Appends until the next file is there, or `is_enough`.
         fn append_until(&mut self, mut is_enough: impl FnMut(&mut DiskLog) -> bool) -> u64 {
-            let mut appended = 0;
+            let mut appended = 0_u64;
             while !is_enough(&mut self.log) {
                 self.log.append(&[7; 1_024]).unwrap();
                 appended += 1_024;
+                // Syncs that carry much have nothing prepared.
+                if appended.is_multiple_of(32 << 10) {
+                    self.log.sync().unwrap();
+                }
                 std::thread::yield_now();
             }
             appended
@@ -327,6 +332,18 @@ mod tests {
         assert_eq!(ahead.bytes, LARGEST_BYTES);
         ahead.begun(10, false);
         assert_eq!(ahead.bytes, FIRST_BYTES);
+    }
+
+    #[test]
+    fn syncs_that_carry_much_have_nothing_prepared() {
+        let mut prepared = Prepared::new();
+        for _ in 0..16 {
+            prepared.log.append(&[7; 64 << 10]).unwrap();
+            prepared.log.sync().unwrap();
+        }
+        let ahead = prepared.log.ahead().unwrap();
+        assert!(matches!(ahead.next, Next::Unasked));
+        drop(prepared.end());
     }
 
     #[test]

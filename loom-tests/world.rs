@@ -13,9 +13,9 @@ use tala_store::{
         Request, SeqNo, Shared, Staged, TrackedMutex, View, WalActor, WalLetter, WriteRequest,
         search, spawn,
         sync::{
-            Inbox, Patience, Reply,
+            Inbox, Patience, Reply, Spin,
             atomic::{AtomicU32, AtomicU64, Ordering},
-            mailbox, one_shot,
+            awake_mailbox, mailbox, one_shot,
         },
     },
 };
@@ -52,6 +52,7 @@ pub fn new_index(metrics: &Arc<StorageMetrics>) -> (Arc<Shared>, GraphWriter, Ar
         graph,
         linked: AtomicU32::new(0),
         visible: AtomicU64::new(0),
+        wake_at: AtomicU64::new(u64::MAX),
         hnsw_lock: TrackedMutex::new((), metrics, LockRank::Hnsw),
         lag: Gate::new(1_000),
         metrics: Arc::clone(metrics),
@@ -71,6 +72,9 @@ pub struct Setup {
     pub sink: SinkFlaw,
     /// Whether the log's writer goes on after a failure.
     pub is_stubborn: bool,
+    /// Whether the log's writer and its callers stay awake for a moment before they sleep, as they
+    /// may in an engine. It makes models large.
+    pub is_awake: bool,
 }
 
 impl Setup {
@@ -82,6 +86,7 @@ impl Setup {
             flaw: Flaw::None,
             sink: SinkFlaw::None,
             is_stubborn: false,
+            is_awake: false,
         }
     }
 }
@@ -91,6 +96,7 @@ pub struct World {
     pub view: Arc<View>,
     pub fate: Arc<Fate>,
     pub disk: Arc<Mutex<Disk>>,
+    spin: Option<Spin>,
     wal: Handle<WalLetter>,
     flusher: Option<Handle<FlushLetter>>,
     _index: Inbox<IndexLetter>,
@@ -134,9 +140,11 @@ impl World {
         let wal = if setup.is_stubborn {
             spawn(Stubborn(wal), mailbox(4), &fate).unwrap()
         } else {
-            spawn(wal, mailbox(4), &fate).unwrap()
+            let letters = if setup.is_awake { awake_mailbox(4) } else { mailbox(4) };
+            spawn(wal, letters, &fate).unwrap()
         };
-        Self { view, fate, disk, wal, flusher, _index: index }
+        let spin = setup.is_awake.then(Spin::for_callers);
+        Self { spin, view, fate, disk, wal, flusher, _index: index }
     }
 
     /// What `insert` does once it is let in.
@@ -147,7 +155,11 @@ impl World {
         let (reply, answer) = one_shot();
         let request = WriteRequest { ops: vec![op], room: [None, None], lag: None, reply };
         self.send(WalLetter::Write(request));
-        answer.wait().map(drop).ok_or_else(|| self.fate.cause())
+        let answer = match &self.spin {
+            Some(spin) => answer.wait_awake(spin),
+            None => answer.wait(),
+        };
+        answer.map(drop).ok_or_else(|| self.fate.cause())
     }
 
     /// What `flush` does once it is let in.

@@ -63,6 +63,22 @@ pub(crate) fn all_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|block| block.iter().fold(0, |seen, byte| seen | byte) == 0)
 }
 
+/// Length of `bytes` up to and with the last one that is not zero.
+pub(crate) fn len_without_zeros(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 4096;
+    let mut len = bytes.len();
+    while let Some(block) = bytes.get(len.saturating_sub(BLOCK)..len)
+        && !block.is_empty()
+    {
+        if !all_zero(block) {
+            let zeros = block.iter().rev().take_while(|byte| **byte == 0).count();
+            return len - zeros;
+        }
+        len -= block.len();
+    }
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +99,15 @@ mod tests {
         assert!(all_zero(&bytes) && all_zero(&[]));
         bytes[9_999] = 128;
         assert!(!all_zero(&bytes));
+    }
+
+    #[test]
+    fn zeros_at_the_end_do_not_count_and_others_do() {
+        assert_eq!((len_without_zeros(&[]), len_without_zeros(&[0; 9_000])), (0, 0));
+        for at in [0, 1, 807, 808, 809, 4_903, 4_904, 4_905, 8_999] {
+            let mut bytes = vec![0; 9_000];
+            bytes[at] = 1;
+            assert_eq!(len_without_zeros(&bytes), at + 1);
+        }
     }
 }

@@ -50,7 +50,7 @@ use crate::{
     options::EngineOptions,
     segment::Manifest,
     sync::{
-        Mutex,
+        Mutex, Spin,
         atomic::{AtomicBool, Ordering},
     },
     wal::{LogOp, WalLetter},
@@ -77,6 +77,8 @@ struct Inner {
     view: Arc<View>,
     fate: Arc<Fate>,
     gates: Gates,
+    /// For callers that wait for the log's writer.
+    spin: Spin,
     /// Set by `close`: from then on reads are refused as well.
     closed: AtomicBool,
     recovery: RecoveryReport,

@@ -33,7 +33,7 @@ mod graph_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use arena::{Arena, ArenaWriter};
+pub use arena::{Arena, ArenaWriter, Code};
 pub use builder::{IndexActor, IndexLetter, Shared};
 pub use graph::GraphParams;
 pub use search::{Query, View, search};

@@ -1,10 +1,9 @@
 //! The room through which everything that blocks, spawns or tells time is imported.
 //!
-//! One code, two worlds. `native` is what users run: parking_lot locks, crossbeam-channel
-//! mailboxes, flume replies, std threads. `model` has the same names and signatures on top of
-//! loom, so that the models in `loom-tests` explore the production code and not a copy of it.
-//! The model is never kinder than the real thing: a queue whose receiver is gone keeps its
-//! letters, because the real ones do.
+//! One code, two worlds. `native` is what users run: parking_lot locks, crossbeam-channel mailboxes,
+//! flume answers, std threads. `model` has the same names and signatures on top of loom, so that the
+//! models in `loom-tests` explore the production code and not a copy of it. When to stay awake before
+//! sleeping (`spin`) is one code for both.
 //!
 //! [`std::sync::Arc`] and [`std::sync::OnceLock`] are used as they are in both worlds. Neither
 //! orders anything here: an `Arc` only keeps things alive, and every `OnceLock` has one setter
@@ -22,9 +21,17 @@ mod model;
 #[cfg(loom)]
 pub use model::*;
 
+mod spin;
+
+pub use spin::Spin;
+
 /// Wakes a task. A waker is not ours: whatever it does, a panic included, it must not keep the
 /// thread that wakes it from waking the others.
 pub fn wake(waker: Waker) {
+    #[cfg(loom)]
+    if model::are_wakes_lost() {
+        return;
+    }
     let _ = catch_panic(|| waker.wake());
 }
 

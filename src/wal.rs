@@ -4,11 +4,13 @@
 //! log that was found on disk means. It knows nothing of segments, indexes or the engine.
 //!
 //! Reading order: `record` (bytes and records), `scan` (records after a damaged place), `replay`
-//! (what a log file holds and how it ended), `salvage` (what is left of a damaged one), `entries` (logs as other programs see them), `file`
-//! (a log on disk), `writer` (the actor that owns it), `standalone` (a log outside every store).
+//! (what a log file holds and how it ended), `salvage` (what is left of a damaged one), `entries`
+//! (logs as other programs see them), `file` (a log on disk), `prepare` (the next one, filled with
+//! zeros), `writer` (the actor that owns it), `standalone` (a log outside every store).
 
 mod entries;
 mod file;
+mod prepare;
 mod record;
 mod replay;
 mod salvage;
@@ -27,6 +29,7 @@ pub use writer::{
 
 pub(crate) use entries::read_entries;
 pub(crate) use file::{DiskLog, log_name, parse_log_name};
+pub(crate) use prepare::{Ahead, Fill, is_prepared_len};
 pub(crate) use replay::{
     Bound, Ending, Expected, LogEnd, LogRecord, accepted_records, holds_a_write, read_log,
     synced_proof,

@@ -12,7 +12,7 @@ use crate::{
     index::IndexLetter,
     segment::FlushLetter,
     sync::atomic::{AtomicBool, Ordering},
-    wal::WalLetter,
+    wal::{Fill, WalLetter},
 };
 
 /// The engine's threads, upstream first.
@@ -21,6 +21,8 @@ pub struct Actors {
     /// `None` in memory.
     pub(super) flusher: Option<Handle<FlushLetter>>,
     pub(super) index: Handle<IndexLetter>,
+    /// Prepares log files; its one outbox is the log's. `None` in memory, and where it could not be started.
+    pub(super) prepare: Option<Handle<Fill>>,
     /// Held by the writers of files as well, so that it outlives an engine that is dropped on one
     /// of their threads. `None` in memory.
     pub(super) lock: Option<Arc<DirLock>>,
@@ -57,6 +59,7 @@ impl Actors {
         self.wal.is_current()
             || self.index.is_current()
             || self.flusher.as_ref().is_some_and(Handle::is_current)
+            || self.prepare.as_ref().is_some_and(Handle::is_current)
     }
 
     fn send_flusher(&self, letter: FlushLetter) {
@@ -81,6 +84,8 @@ impl Inner {
         if is_first {
             actors.send_flusher(FlushLetter::Close);
         }
+        // The log has let go of it. It may be removing a file of this directory.
+        let _ = actors.prepare.as_ref().and_then(Handle::wait_ended);
         let flush_fault = actors.flusher.as_ref().and_then(Handle::wait_ended);
         if is_first {
             actors.send_index(IndexLetter::Close);
@@ -105,6 +110,11 @@ impl Drop for Actors {
         self.wal.release();
         if !on_own_thread {
             self.wal.join();
+        }
+        if let Some(prepare) = &mut self.prepare
+            && !on_own_thread
+        {
+            prepare.join();
         }
         if let Some(flusher) = &mut self.flusher {
             flusher.release();

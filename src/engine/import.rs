@@ -61,7 +61,7 @@ pub fn take_in(
     }
     for entry in log.entries {
         let intent = with_what_segments_know(recovered, entry);
-        add_intent(recovered, dim, intent)?;
+        add_intent(recovered, intent)?;
         recovered.report.from_logs += 1;
     }
     let not_searchable = recovered.index_map.rows.values().filter(|row| row.is_none()).count();
@@ -150,15 +150,15 @@ fn add_segment(
     }
     for row in reader.rows() {
         let intent = row.map_err(|error| error.in_file(&path))?.into_intent();
-        add_intent(recovered, dim, intent)?;
+        add_intent(recovered, intent)?;
         recovered.report.from_segments += 1;
     }
     Ok(true)
 }
 
-fn add_intent(recovered: &mut Recovered, dim: usize, intent: Intent) -> Result<(), TalaError> {
+fn add_intent(recovered: &mut Recovered, intent: Intent) -> Result<(), TalaError> {
     let seq = recovered.last_seq.next();
-    let op = recovered.insert(intent, seq, dim)?;
+    let op = recovered.insert(intent, seq)?;
     recovered.hot.apply(op);
     recovered.last_seq = seq;
     Ok(())

@@ -23,14 +23,14 @@ use crate::{
     ids::{FileNumber, RowId, SeqNo},
     index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Shared},
     metrics::{LockRank, StorageMetrics, TrackedMutex},
-    options::{EngineOptions, OpenProgress},
+    options::{Durability, EngineOptions, OpenProgress},
     segment::{DiskSegments, FlushActor, Manifest, segment_name},
     sync::{
-        Mutex,
+        Mutex, Spin,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-        mailbox, one_shot,
+        awake_mailbox, mailbox, one_shot,
     },
-    wal::{DiskLog, Log, Request, WalActor, WalLetter, log_name},
+    wal::{Ahead, DiskLog, Log, Request, WalActor, WalLetter, log_name},
 };
 
 /// Letters of sealed buffers that may wait for the flusher; beyond that the log's writer waits.
@@ -201,7 +201,7 @@ fn settle(
 /// Clears away what the MANIFEST just published says is of no use: logs that it does not count, and
 /// what interrupted flushes left. Whatever cannot be removed is tried again by the next open.
 fn tidy(dir: &StoreDir, manifest: &Manifest, listing: &Listing, recovered: &mut Recovered) {
-    let Recovered { uncounted, report, .. } = recovered;
+    let Recovered { uncounted, report, .. } = &mut *recovered;
     let is_retired =
         |number: &&FileNumber| **number < manifest.next_log && manifest.log(**number).is_none();
     let logs = listing.logs.iter().filter(is_retired);
@@ -218,6 +218,12 @@ fn tidy(dir: &StoreDir, manifest: &Manifest, listing: &Listing, recovered: &mut 
     let is_unlisted = |id: &&SegmentId| {
         **id >= first_ours && !manifest.segments.iter().any(|segment| segment.id == **id)
     };
+    // Room that was prepared in a log and not needed: whoever reads fixed frames expects none.
+    for (number, accepted_len) in std::mem::take(&mut recovered.zero_tails) {
+        if let Ok(file) = dir.disk().open_or_create(&dir.join(log_name(number))) {
+            let _ = file.set_len(accepted_len);
+        }
+    }
     let segments =
         listing.segments.iter().filter(is_unlisted).map(|id| dir.join(segment_name(*id)));
     for path in segments.chain(listing.temporary.iter().cloned()) {
@@ -255,6 +261,7 @@ fn start(
         graph,
         linked: AtomicU32::new(0),
         visible: AtomicU64::new(last_seq.0),
+        wake_at: AtomicU64::new(u64::MAX),
         hnsw_lock: TrackedMutex::new((), &metrics, LockRank::Hnsw),
         lag: Arc::clone(&gates.lag),
         metrics: Arc::clone(&metrics),
@@ -270,7 +277,8 @@ fn start(
     let index = spawn(builder, index_mailbox, &fate)?;
     let (mut flusher, mut log, mut manifest, mut lock) = (None, None, None, None);
     let mut flush_outbox = None;
-    if let Some((dir, on_disk)) = on_disk {
+    let mut prepare = None;
+    if let Some((dir, mut on_disk)) = on_disk {
         let store = DiskSegments::new(
             dir.clone(),
             log_name,
@@ -282,6 +290,15 @@ fn start(
         flush_outbox = Some(flush_mailbox.0.clone());
         let actor = FlushActor::new(store, Arc::clone(&metrics));
         flusher = Some(spawn(actor, flush_mailbox, &fate)?);
+        // Where the kernel decides when bytes are durable, no sync is there to be made faster. And
+        // without the thread, logs grow.
+        if options.durability != Durability::Os
+            && let Ok((ahead, mut handle)) = Ahead::start(dir, &on_disk.lock)
+        {
+            on_disk.file.prepare_ahead(ahead);
+            handle.release();
+            prepare = Some(handle);
+        }
         log = Some(Log {
             file: TrackedMutex::new(on_disk.file, &metrics, LockRank::Wal),
             number: on_disk.number,
@@ -297,7 +314,7 @@ fn start(
     let waiter_outbox = index_outbox.clone();
     let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
     let wal = WalActor::new(log, publisher, last_seq.next(), Arc::clone(&fate), metrics);
-    let wal = spawn(wal, mailbox(options.mailbox_capacity + CONTROL_LETTERS), &fate)?;
+    let wal = spawn(wal, awake_mailbox(options.mailbox_capacity + CONTROL_LETTERS), &fate)?;
     // Who waits for room waits for rows to be linked, and the builder may wait for a full batch. Last,
     // when nothing can fail any more: the builder goes on while somebody can write to it, and it is
     // the end of the engine that closes the gate.
@@ -307,10 +324,18 @@ fn start(
         view,
         fate,
         gates,
+        spin: Spin::for_callers(),
         closed: AtomicBool::new(false),
         recovery: report,
         manifest,
-        actors: Actors { wal, flusher, index, lock, close_is_sent: AtomicBool::new(false) },
+        actors: Actors {
+            wal,
+            flusher,
+            index,
+            prepare,
+            lock,
+            close_is_sent: AtomicBool::new(false),
+        },
     }))
 }
 

@@ -139,7 +139,9 @@ impl CommitSink for Publisher {
             self.publish_slice();
         }
         // The builder looks for new rows before it sleeps, so a full mailbox needs no second word.
-        let _ = self.index.try_send(IndexLetter::Wake);
+        if self.view.index.wants_wake() {
+            let _ = self.index.try_send(IndexLetter::Wake);
+        }
         Ok(())
     }
 

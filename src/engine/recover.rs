@@ -5,25 +5,28 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tala_core::{Intent, SegmentId, StorageOperation, TalaError};
 
 use super::view::{IndexMap, IntentMap, TableOp, Tables};
 use crate::{
+    bytes::{all_zero, len_without_zeros},
     disk::{Disk, EntryKind, StoreDir},
     door::check_embedding,
     entry::{Entry, Vector},
     files::{LOCK_NAME, read_whole, reread_from_disk, sync_dir},
     ids::{FileNumber, SeqNo},
-    index::ArenaWriter,
+    index::{Arena, ArenaWriter, Code},
     options::{EngineOptions, OpenProgress},
     segment::{
-        Fold, HotBuffer, LogEntry, MANIFEST_NAME, Manifest, OpenSegment, parse_segment_name,
+        Fold, HotBuffer, HotOp, LogEntry, MANIFEST_NAME, Manifest, OpenSegment, parse_segment_name,
     },
+    sync::produce_ahead,
     wal::{
         Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, accepted_records, holds_a_write,
-        log_name, parse_log_name, read_log, synced_proof,
+        is_prepared_len, log_name, parse_log_name, read_log, synced_proof,
     },
 };
 
@@ -190,8 +193,14 @@ fn is_set_aside(name: &str) -> bool {
     name.strip_suffix(ASIDE_SUFFIX).is_some_and(|name| parse_log_name(name).is_some())
 }
 
-/// Clears away the log `number`, which the MANIFEST neither lists nor calls live. One that is empty
-/// or that segments cover is removed. One with bytes but without a whole write was never in a
+/// Whether a log is as it was prepared. Zeros of another length are bytes that are gone, which are
+/// worth a warning.
+fn is_unused(bytes: &[u8]) -> bool {
+    is_prepared_len(bytes.len() as u64) && all_zero(bytes)
+}
+
+/// Clears away the log `number`, which the MANIFEST neither lists nor calls live. One that is empty,
+/// or as it was prepared, or that segments cover is removed. One with bytes but without a whole write was never in a
 /// segment, and may be all that is left of something, so it is renamed; and so is one of which this
 /// open found that nothing counts, although its writes may be whole (those of another store).
 /// Whatever fails is tried again by the next open.
@@ -203,7 +212,7 @@ pub fn set_aside(
     let name = log_name(number);
     let file = dir.join(&name);
     let bytes = read_whole(dir.disk(), &file).ok()?;
-    if bytes.is_empty() || (!nothing_counts && holds_a_write(&bytes, number)) {
+    if bytes.is_empty() || is_unused(&bytes) || (!nothing_counts && holds_a_write(&bytes, number)) {
         let _ = dir.disk().remove(&file);
         return None;
     }
@@ -251,7 +260,10 @@ pub fn manifest_is_lost(dir: &Path) -> TalaError {
 /// Whether a file of this name is one of ours that was never finished.
 fn is_temporary(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some_and(|name| {
-        name == MANIFEST_NAME || name == UNFINISHED_NAME || parse_segment_name(name).is_some()
+        name == MANIFEST_NAME
+            || name == UNFINISHED_NAME
+            || parse_segment_name(name).is_some()
+            || parse_log_name(name).is_some()
     })
 }
 
@@ -396,6 +408,56 @@ fn judge_live_logs(
     Ok(logs)
 }
 
+/// An intent on its way into memory, with what another thread can make of it before.
+struct Ready {
+    intent: Intent,
+    seq: SeqNo,
+    /// Of the embedding; `None` where no search may see it.
+    code: Option<Code>,
+}
+
+impl Ready {
+    fn of(intent: Intent, seq: SeqNo, arena: &Arena) -> Self {
+        let is_searchable = check_embedding(&intent.embedding, arena.dim()).is_ok();
+        let code = is_searchable.then(|| arena.code_of(&intent.embedding));
+        Self { intent, seq, code }
+    }
+}
+
+/// What a log record wants done.
+enum ReadyOp {
+    Insert(Ready),
+    Change(TableOp),
+    Nothing,
+}
+
+impl ReadyOp {
+    fn of(op: LogOp, seq: SeqNo, arena: &Arena) -> Self {
+        match op {
+            LogOp::Insert(intent) => Self::Insert(Ready::of(intent, seq, arena)),
+            LogOp::Outcome { id, outcome } => Self::Change(TableOp::Outcome(seq, id, outcome)),
+            LogOp::Removal { id } => Self::Change(TableOp::Removal(seq, id)),
+            LogOp::Mark(_) => Self::Nothing,
+        }
+    }
+}
+
+/// What one thread hands to the other at once: enough for the way not to count, and few enough for
+/// their vectors to stay in its cache.
+const CHUNK_LEN: usize = 64;
+
+/// The next chunk of `items`; `None` after the last.
+fn in_chunks<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let chunk: Vec<T> = items.take(CHUNK_LEN).collect();
+    (!chunk.is_empty()).then_some(chunk)
+}
+
+/// How many chunks are made ready ahead while so many bytes are read: none where it is over before
+/// another thread has begun.
+const fn chunks_ahead(bytes: u64) -> usize {
+    if bytes < 1 << 20 { 0 } else { 8 }
+}
+
 /// Everything that a directory held, in memory.
 pub struct Recovered {
     /// The embeddings.
@@ -412,6 +474,8 @@ pub struct Recovered {
     pub log_bytes: u64,
     /// The logs that count from now on, with how far they count.
     pub logs: Vec<LogEntry>,
+    /// Of these, the ones that are followed by zeros in their files, and how far they count.
+    pub zero_tails: Vec<(FileNumber, u64)>,
     /// Logs with bytes of which nothing counts.
     pub uncounted: BTreeSet<FileNumber>,
     /// What was found.
@@ -432,6 +496,7 @@ impl Recovered {
             last_seq: SeqNo::ZERO,
             log_bytes: 0,
             logs: Vec::new(),
+            zero_tails: Vec::new(),
             uncounted: BTreeSet::new(),
             report: RecoveryReport::nothing(),
         })
@@ -455,12 +520,22 @@ impl Recovered {
             fold.add(OpenSegment::open(dir, options.dim, entry)?);
             done += entry.bytes;
         }
-        for intent in fold.intents() {
-            let (intent, seq) = intent?;
-            // Segments hold what the hot buffer need not.
-            let _ = self.insert(intent, seq, options.dim)?;
-            self.report.from_segments += 1;
-        }
+        self.intents.reserve(fold.intents_count());
+        self.index_map.rows.reserve(fold.intents_count());
+        let arena = Arc::clone(self.arena.arena());
+        let mut intents = fold.intents();
+        let ready = || {
+            let read = |(intent, seq)| Ready::of(intent, seq, &arena);
+            in_chunks(intents.by_ref().map(|intent| intent.map(read)))
+        };
+        produce_ahead(chunks_ahead(total), ready, |chunk| {
+            for ready in chunk {
+                // Segments hold what the hot buffer need not.
+                let _ = self.take_in(ready?)?;
+                self.report.from_segments += 1;
+            }
+            Ok::<(), TalaError>(())
+        })?;
         if total > 0 {
             options.report(OpenProgress::Segments { done, total });
         }
@@ -496,43 +571,57 @@ impl Recovered {
         if let Ending::Torn { at, .. } = end.ending
             && end.accepted_len > 0
         {
-            let bytes = (log.bytes.len() as u64).saturating_sub(at);
+            // Room that was prepared after it is no part of it.
+            let len = log.bytes.len() as u64;
+            let is_prepared = is_prepared_len(len);
+            let end = if is_prepared { len_without_zeros(&log.bytes) as u64 } else { len };
+            let bytes = end.saturating_sub(at);
             let warning = RecoveryWarning::TornTail { file: log.path.clone(), offset: at, bytes };
             self.report.warnings.push(warning);
         }
-        if end.accepted_len == 0 && !log.bytes.is_empty() {
+        let rest = log.bytes.get(end.accepted_len as usize..).unwrap_or_default();
+        let is_zero_tail = all_zero(rest);
+        if end.accepted_len == 0 && !log.bytes.is_empty() && !is_unused(&log.bytes) {
             self.uncounted.insert(log.expected.file);
         }
         if log.is_live {
             self.report.was_clean = matches!(end.ending, Ending::Clean(_));
         }
+        let count = (end.last_seq.0 + 1).saturating_sub(log.expected.first_seq.0) as usize;
+        self.intents.reserve(count);
+        self.index_map.rows.reserve(count);
+        self.hot.reserve(count);
+        let arena = Arc::clone(self.arena.arena());
+        let mut records = log.records(dim);
+        let ready = || {
+            let read = |LogRecord { seq, op, .. }| ReadyOp::of(op, seq, &arena);
+            in_chunks(records.by_ref().map(|record| record.map(read)))
+        };
         let mut has_writes = false;
-        for record in log.records(dim) {
-            let LogRecord { seq, op, .. } = record?;
-            let op = match op {
-                LogOp::Insert(intent) => {
-                    let op = self.insert(intent, seq, dim)?;
-                    has_writes = true;
+        produce_ahead(chunks_ahead(end.accepted_len), ready, |chunk| {
+            for op in chunk {
+                let op = match op? {
+                    ReadyOp::Insert(ready) => Some(self.take_in(ready)?),
+                    ReadyOp::Change(op) => self.tables().apply(op),
+                    ReadyOp::Nothing => continue,
+                };
+                has_writes = true;
+                self.report.from_logs += 1;
+                if let Some(op) = op {
                     self.hot.apply(op);
-                    self.report.from_logs += 1;
-                    continue;
                 }
-                LogOp::Outcome { id, outcome } => TableOp::Outcome(seq, id, outcome),
-                LogOp::Removal { id } => TableOp::Removal(seq, id),
-                LogOp::Mark(_) => continue,
-            };
-            has_writes = true;
-            self.report.from_logs += 1;
-            if let Some(op) = self.tables().apply(op) {
-                self.hot.apply(op);
             }
-        }
+            Ok::<(), TalaError>(())
+        })?;
         self.last_seq = self.last_seq.max(end.last_seq);
         if has_writes {
             self.log_bytes += end.accepted_len;
             let Expected { file: number, first_seq, .. } = log.expected;
             let (last_seq, accepted_len) = (end.last_seq, end.accepted_len);
             self.logs.push(LogEntry { number, first_seq, last_seq, accepted_len });
+            if is_zero_tail && !rest.is_empty() {
+                self.zero_tails.push((number, accepted_len));
+            }
         }
         Ok(())
     }
@@ -549,18 +638,17 @@ impl Recovered {
     ///
     /// # Errors
     /// No row is left.
-    pub fn insert(
-        &mut self,
-        mut intent: Intent,
-        seq: SeqNo,
-        dim: usize,
-    ) -> Result<crate::segment::HotOp, TalaError> {
-        let is_searchable = check_embedding(&intent.embedding, dim).is_ok();
+    pub fn insert(&mut self, intent: Intent, seq: SeqNo) -> Result<HotOp, TalaError> {
+        let ready = Ready::of(intent, seq, self.arena.arena());
+        self.take_in(ready)
+    }
+
+    fn take_in(&mut self, ready: Ready) -> Result<HotOp, TalaError> {
+        let Ready { mut intent, seq, code } = ready;
         let embedding = std::mem::take(&mut intent.embedding);
-        let vector = if is_searchable {
-            Vector::Row(self.arena.push(&embedding, intent.id, seq.0)?)
-        } else {
-            Vector::Own(embedding.into_boxed_slice())
+        let vector = match code {
+            Some(code) => Vector::Row(self.arena.push_coded(&embedding, code, intent.id, seq.0)?),
+            None => Vector::Own(embedding.into_boxed_slice()),
         };
         let entry = Entry::split(intent, seq, vector);
         Ok(self.tables().insert(entry))

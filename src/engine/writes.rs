@@ -135,7 +135,7 @@ impl Inner {
         room: Room,
         lag: Option<Permit>,
     ) -> Result<bool, TalaError> {
-        self.send(ops, room, lag).wait().ok_or_else(|| self.fate.cause())
+        self.send(ops, room, lag).wait_awake(&self.spin).ok_or_else(|| self.fate.cause())
     }
 
     /// Writes an outcome or a removal, which the index's lag does not hold up.

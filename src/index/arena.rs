@@ -53,9 +53,30 @@ pub struct Arena {
 pub struct ArenaWriter {
     arena: Arc<Arena>,
     rows: RowsWriter,
-    /// The code of the row that is appended, with a sign and as it is stored.
+    /// Of the row that is appended.
+    code: Code,
+}
+
+/// What is made of a vector before it is appended, by whoever has the time. Kept from vector to
+/// vector for its room.
+pub struct Code {
+    squared_norm: f32,
+    coding: Quantized,
+    /// The code with a sign, and as it is stored; both empty where there are no codes.
     signed: Vec<i8>,
-    code: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl Code {
+    /// Makes the code of `vector`.
+    fn fill(&mut self, vector: &[f32]) {
+        let vector = Vector::new(vector);
+        self.squared_norm = vector.squared_norm();
+        if !self.packed.is_empty() {
+            self.coding = quantize(vector.values(), vector.norm(), &mut self.signed);
+            pack(&self.signed, &mut self.packed);
+        }
+    }
 }
 
 impl Arena {
@@ -71,7 +92,6 @@ impl Arena {
 
     fn with_code_bytes(dim: usize, code_bytes: usize) -> (Arc<Self>, ArenaWriter) {
         let (rows, writer) = Rows::new(dim, code_bytes);
-        let code = vec![0; rows.code_bytes()];
         let arena = Arc::new(Self {
             rows,
             norms: Columns::new(1),
@@ -82,8 +102,25 @@ impl Arena {
             killed_count: AtomicU32::new(0),
             live_count: AtomicU32::new(0),
         });
-        let signed = vec![0; if code_bytes == 0 { 0 } else { dim }];
-        (Arc::clone(&arena), ArenaWriter { arena, rows: writer, signed, code })
+        let code = arena.empty_code();
+        (Arc::clone(&arena), ArenaWriter { arena, rows: writer, code })
+    }
+
+    fn empty_code(&self) -> Code {
+        let code_bytes = self.rows.code_bytes();
+        Code {
+            squared_norm: 0.0,
+            coding: Quantized { scale: 0.0, error: 0.0 },
+            signed: vec![0; if code_bytes == 0 { 0 } else { self.dim() }],
+            packed: vec![0; code_bytes],
+        }
+    }
+
+    /// What [`ArenaWriter::push_coded`] wants to know of a vector `[f32; dim]`.
+    pub fn code_of(&self, vector: &[f32]) -> Code {
+        let mut code = self.empty_code();
+        code.fill(vector);
+        code
     }
 
     /// The dimension of every vector.
@@ -216,12 +253,33 @@ impl ArenaWriter {
     /// # Errors
     /// The vector has another dimension, or there is no room for another row.
     pub fn push(&mut self, vector: &[f32], id: IntentId, born: u64) -> Result<RowId, TalaError> {
-        if vector.len() != self.arena.dim() {
-            return Err(TalaError::DimensionMismatch {
-                expected: self.arena.dim(),
-                got: vector.len(),
-            });
-        }
+        self.check_dim(vector)?;
+        self.code.fill(vector);
+        self.append_own(vector, id, born)
+    }
+
+    /// [`ArenaWriter::push`] of a vector whose code was made before.
+    ///
+    /// # Errors
+    /// As for [`ArenaWriter::push`].
+    pub fn push_coded(
+        &mut self,
+        vector: &[f32],
+        code: Code,
+        id: IntentId,
+        born: u64,
+    ) -> Result<RowId, TalaError> {
+        self.check_dim(vector)?;
+        self.code = code;
+        self.append_own(vector, id, born)
+    }
+
+    fn check_dim(&self, vector: &[f32]) -> Result<(), TalaError> {
+        let (expected, got) = (self.arena.dim(), vector.len());
+        if expected == got { Ok(()) } else { Err(TalaError::DimensionMismatch { expected, got }) }
+    }
+
+    fn append_own(&mut self, vector: &[f32], id: IntentId, born: u64) -> Result<RowId, TalaError> {
         let row = self.append(vector, id, born, ALIVE)?;
         self.arena.live_count.fetch_add(1, Ordering::Relaxed);
         Ok(row)
@@ -234,10 +292,12 @@ impl ArenaWriter {
     /// There is no room for another row.
     #[cfg(test)]
     pub fn push_hidden(&mut self, id: IntentId) -> Result<RowId, TalaError> {
+        self.code.fill(&[]);
         // Dead from the beginning: `snapshot < died` holds for no snapshot.
         self.append(&[], id, u64::MAX, 0)
     }
 
+    /// Appends a vector whose code is in `self.code`.
     fn append(
         &mut self,
         vector: &[f32],
@@ -246,13 +306,7 @@ impl ArenaWriter {
         died: u64,
     ) -> Result<RowId, TalaError> {
         let arena = &*self.arena;
-        let vector = Vector::new(vector);
-        let mut coding = Quantized { scale: 0.0, error: 0.0 };
-        if arena.has_codes() {
-            coding = quantize(vector.values(), vector.norm(), &mut self.signed);
-            pack(&self.signed, &mut self.code);
-        }
-        let row = self.rows.stage(vector.values(), &self.code)?;
+        let row = self.rows.stage(vector, &self.code.packed)?;
         arena.norms.reserve(row)?;
         arena.scales.reserve(row)?;
         arena.errors.reserve(row)?;
@@ -267,8 +321,8 @@ impl ArenaWriter {
             arena.errors.first(row),
             arena.marks.get(row),
         ) {
-            norm.store(vector.squared_norm().to_bits(), Ordering::Relaxed);
-            let Quantized { scale: new_scale, error: new_error } = coding;
+            norm.store(self.code.squared_norm.to_bits(), Ordering::Relaxed);
+            let Quantized { scale: new_scale, error: new_error } = self.code.coding;
             scale.store(new_scale.to_bits(), Ordering::Relaxed);
             error.store(new_error.to_bits(), Ordering::Relaxed);
             for (mark, value) in marks.iter().zip([born, died, half(high), half(low)]) {

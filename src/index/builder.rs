@@ -2,13 +2,18 @@
 //! share of dead rows in it small.
 //!
 //! New rows are not sent to it: it looks at the arena's length, and a letter only wakes it up. So
-//! nothing that is committed ever waits for it.
+//! nothing that is committed ever waits for it. It says at how many rows it wants to be woken
+//! ([`Shared::wants_wake`]), so that what it has no use for yet wakes nobody.
+//!
+//! Where rows come faster than they can be linked, it leaves the processors to those who write until
+//! half of the rows wait that may ([`Pace`]): the lag would grow all the same, and there would be
+//! fewer rows to show for it. From then on, and for whoever waits, it links at full speed.
 //!
 //! Rows are linked in batches, which several threads draft at once. Where a batch ends depends on
 //! the number of its first row alone, so the same rows give the same graph for any number of threads.
 //! A batch that is not full waits for more, and searches scan its few rows meanwhile. Three things cut
 //! it short, and then the graph may be another, as good: somebody waits for its rows, somebody waits
-//! for room, or no row has come for a quarter of a second. Batches are smaller where few rows may wait.
+//! for room, or no row has come for a quarter of a second or two. Batches are smaller where few rows may wait.
 
 use std::{ops::Range, sync::Arc};
 
@@ -47,6 +52,8 @@ pub struct Shared {
     pub linked: AtomicU32,
     /// Everything up to this sequence number may be seen; raised by the log's writer alone.
     pub visible: AtomicU64,
+    /// At how many rows the builder wants to be woken; `u64::MAX` while it does not sleep.
+    pub wake_at: AtomicU64,
     /// Held while links are written; searches do not take it.
     pub hnsw_lock: TrackedMutex<()>,
     /// Each row holds a share of it from its insertion until it is linked.
@@ -70,6 +77,28 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Whether the builder is to be woken, now that the rows are there that were just published. It
+    /// is told so once for each time that it asks.
+    ///
+    /// The exchanges on `wake_at` are all read-modify-writes, so they have one order: a builder whose
+    /// request comes before this finds it here, and one whose request comes after sees the rows.
+    pub fn wants_wake(&self) -> bool {
+        let wake_at = self.wake_at.fetch_add(0, Ordering::AcqRel);
+        u64::from(self.arena.len()) >= wake_at
+            && self
+                .wake_at
+                .compare_exchange(wake_at, u64::MAX, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Asks to be woken at so many rows; whether they are there already.
+    pub fn ask_for_wake(&self, rows: u64) -> bool {
+        self.wake_at.swap(rows, Ordering::AcqRel);
+        u64::from(self.arena.len()) >= rows
+    }
+}
+
 /// Rows of a batch, at most: enough to keep threads busy, and few beside those that are linked.
 const BATCH_MAX: u32 = 64;
 
@@ -78,6 +107,43 @@ const BATCH_SHARE: u32 = 32;
 
 /// After so long without a new row, a batch that is not full is linked.
 const QUIET_NS: u64 = 250_000_000;
+
+/// How often the builder looks how fast rows come.
+const PACE_NS: u64 = 5_000_000;
+
+/// Rows come in a burst where so many come in the time that it takes to link one.
+const BURST_ROWS: f64 = 2.0;
+
+/// How fast rows come beside how fast they are linked.
+#[derive(Debug, Default)]
+struct Pace {
+    /// What linking a row took of late, waiting for a processor included.
+    link_ns: f64,
+    /// When and at how many rows it was last looked.
+    looked_ns: u64,
+    looked_len: u32,
+    /// Whether more came until then than could be linked.
+    is_burst: bool,
+}
+
+impl Pace {
+    /// Takes note of a batch that was linked.
+    fn linked(&mut self, rows: u32, took_ns: u64) {
+        let now = took_ns as f64 / f64::from(rows.max(1));
+        self.link_ns = if self.link_ns == 0.0 { now } else { (3.0 * self.link_ns + now) / 4.0 };
+    }
+
+    /// Looks how many rows came, if it is time to.
+    fn look(&mut self, now_ns: u64, len: u32) {
+        let since_ns = now_ns.saturating_sub(self.looked_ns);
+        if since_ns < PACE_NS {
+            return;
+        }
+        let came = f64::from(len.saturating_sub(self.looked_len));
+        self.is_burst = came * self.link_ns > BURST_ROWS * since_ns as f64;
+        (self.looked_ns, self.looked_len) = (now_ns, len);
+    }
+}
 
 /// The end of the batch that begins with row `next`, or that `next` lies in.
 fn batch_end(next: u32, batch_max: u32) -> u32 {
@@ -94,6 +160,9 @@ pub struct IndexActor {
     threads: usize,
     /// Rows of a batch, at most.
     batch_max: u32,
+    /// So many rows may wait before it links at full speed whatever else goes on.
+    deferred_max: u32,
+    pace: Pace,
     /// Whether rows may have died since a repair was last found not to be due.
     may_repair: bool,
     /// The arena's length when last looked at, and when a batch that is not full is given up on.
@@ -107,14 +176,18 @@ impl IndexActor {
     /// A builder of the graph that `writer` writes, on so many threads. No more than `lag_max` rows
     /// ever wait for it.
     pub fn new(shared: Arc<Shared>, writer: GraphWriter, threads: usize, lag_max: usize) -> Self {
-        // Half of what may wait, or a full batch could never come together.
+        // Half of what may wait, or a full batch could never come together. And as many may be left
+        // waiting in a burst.
         let batch_max = u32::try_from(lag_max / 2).unwrap_or(u32::MAX);
         let last_len = shared.arena.len();
+        let pace = Pace { looked_len: last_len, ..Pace::default() };
         Self {
             shared,
             writer,
             threads,
             batch_max,
+            deferred_max: batch_max,
+            pace,
             may_repair: false,
             last_len,
             quiet_at_ns: 0,
@@ -126,7 +199,7 @@ impl IndexActor {
     fn batch(&self) -> Option<Range<RowId>> {
         let next = self.shared.linked.load(Ordering::Relaxed);
         let len = self.shared.arena.len();
-        if next >= len {
+        if next >= len || self.defers(len - next) {
             return None;
         }
         let full = batch_end(next, self.batch_max);
@@ -143,12 +216,21 @@ impl IndexActor {
         (end > next).then_some(RowId(next)..RowId(end))
     }
 
+    /// Whether so many rows are left waiting, as more come than could be linked.
+    fn defers(&self, waiting_rows: u32) -> bool {
+        self.pace.is_burst
+            && waiting_rows < self.deferred_max
+            && self.waiting.is_empty()
+            && !self.shared.lag.is_waited_for()
+    }
+
     /// Links rows; those that died before their turn are passed over.
     fn link(&mut self, rows: Range<RowId>) -> Result<(), StopCause> {
         let Shared { linked, visible, hnsw_lock, lag, metrics, .. } = &*self.shared;
         let mut since_ns = now_ns();
         let horizon = visible.load(Ordering::Acquire);
-        let first = rows.start;
+        let (first, end) = (rows.start, rows.end);
+        let begun_ns = since_ns;
         // The long part only reads; the lock is held while links are written.
         let drafts = self.writer.draft(rows, horizon, self.threads);
         for (draft, row) in drafts.into_iter().zip(first.0..) {
@@ -165,6 +247,7 @@ impl IndexActor {
             since_ns = now_ns();
             lag.give_back(1);
         }
+        self.pace.linked(end.0 - first.0, since_ns.saturating_sub(begun_ns));
         self.may_repair = true;
         Ok(())
     }
@@ -183,11 +266,14 @@ impl IndexActor {
 
     /// Looks for new rows and for what they replaced.
     fn look(&mut self) {
-        self.may_repair = true;
         let len = self.shared.arena.len();
+        let now_ns = now_ns();
+        self.pace.look(now_ns, len);
+        // In a burst the dead wait as well.
+        self.may_repair = !self.pace.is_burst;
         if len != self.last_len {
             self.last_len = len;
-            self.quiet_at_ns = now_ns().saturating_add(QUIET_NS);
+            self.quiet_at_ns = now_ns.saturating_add(QUIET_NS);
         }
     }
 
@@ -226,18 +312,23 @@ impl Actor for IndexActor {
     }
 
     fn patience(&self) -> Patience {
-        let has_new = self.shared.arena.len() != self.last_len;
-        if has_new || self.may_repair || self.batch().is_some() {
-            Patience::None
-        } else if self.shared.linked.load(Ordering::Relaxed) < self.last_len {
-            Patience::Until(self.quiet_at_ns)
-        } else {
-            Patience::Endless
+        if self.may_repair || self.batch().is_some() {
+            return Patience::None;
         }
+        let linked = self.shared.linked.load(Ordering::Relaxed);
+        let (wake_at, patience) = if linked >= self.last_len {
+            (u64::from(linked) + 1, Patience::Endless)
+        } else if self.pace.is_burst {
+            let next_look_ns = self.pace.looked_ns.saturating_add(PACE_NS);
+            (u64::from(linked) + u64::from(self.deferred_max), Patience::Until(next_look_ns))
+        } else {
+            (batch_end(linked, self.batch_max).into(), Patience::Until(self.quiet_at_ns))
+        };
+        if self.shared.ask_for_wake(wake_at) { Patience::None } else { patience }
     }
 
     fn work(&mut self) -> Result<(), StopCause> {
-        if self.shared.arena.len() != self.last_len {
+        if self.shared.arena.len() != self.last_len || self.pace.is_burst {
             self.look();
         }
         if self.may_repair {
@@ -253,6 +344,24 @@ impl Actor for IndexActor {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_is_more_than_could_be_linked_and_ends_with_it() {
+        let mut pace = Pace::default();
+        pace.look(PACE_NS, 1_000);
+        assert!(!pace.is_burst, "nothing is known of linking yet");
+        pace.linked(64, 64 * 100_000);
+        let mut now_ns = PACE_NS;
+        // In 5 ms 50 rows can be linked.
+        for (came, is_burst) in [(90, false), (110, true), (1_000, true), (90, false), (0, false)] {
+            let len = pace.looked_len + came;
+            now_ns += PACE_NS / 2;
+            pace.look(now_ns, len);
+            now_ns += PACE_NS / 2;
+            pace.look(now_ns, len);
+            assert_eq!(pace.is_burst, is_burst, "{came} rows came");
+        }
+    }
 
     #[test]
     fn batches_grow_with_the_rows_before_them_and_end_where_the_next_begins() {

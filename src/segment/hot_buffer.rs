@@ -226,6 +226,13 @@ impl HotBuffer {
         self.capacity
     }
 
+    /// Makes room for so many more intents, though for no more than make it full.
+    pub(crate) fn reserve(&mut self, intents: usize) {
+        let intents = intents.min(self.capacity.saturating_sub(self.len()));
+        self.slots.reserve(intents);
+        self.by_id.reserve(intents);
+    }
+
     /// Pushes a whole intent; one with the same id is replaced.
     fn push_entry(&mut self, entry: Entry) {
         let id = entry.body.id;

@@ -138,6 +138,11 @@ impl Fold {
         self.segments.push(segment);
     }
 
+    /// How many intents count.
+    pub fn intents_count(&self) -> usize {
+        self.places.len()
+    }
+
     /// Whether each outcome that the next segment attaches belongs to an intent that is there.
     ///
     /// # Errors

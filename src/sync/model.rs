@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::{Future, poll_fn},
     io,
     ops::{Deref, DerefMut},
@@ -12,7 +13,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use super::{Patience, Received};
+use super::{Patience, Received, Spin, wake};
 
 /// Atomics.
 pub mod atomic {
@@ -34,9 +35,31 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     loom::future::block_on(future)
 }
 
+/// As many as are not enough to tell threads apart by them.
+pub fn processors() -> u32 {
+    2
+}
+
+/// One look: it comes before or after the news, and both are explored.
+pub fn stay_awake(_budget_ns: u64, is_done: impl Fn() -> bool) -> bool {
+    is_done()
+}
+
 /// Runs `f`. A panic in a model is a finding, so it goes on up.
 pub fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     Ok(f())
+}
+
+/// Whether wakes are lost, on purpose; of no execution's state.
+static WAKES_ARE_LOST: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Has every wake lost from now on, or none: what a model of waking must notice.
+pub fn lose_wakes(are_lost: bool) {
+    WAKES_ARE_LOST.store(are_lost, std::sync::atomic::Ordering::SeqCst);
+}
+
+pub(super) fn are_wakes_lost() -> bool {
+    WAKES_ARE_LOST.load(std::sync::atomic::Ordering::SeqCst)
 }
 
 const UNPOISONED: &str = "a panic ends the model, so nobody sees a poisoned lock";
@@ -144,6 +167,21 @@ pub fn in_parallel(_threads: usize, work: impl Fn() + Sync) {
     work();
 }
 
+/// Calls `consume` with what `produce` gives, one after the other.
+///
+/// # Errors
+/// What `consume` said.
+pub fn produce_ahead<T: Send, E>(
+    _ahead: usize,
+    mut produce: impl FnMut() -> Option<T> + Send,
+    mut consume: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    while let Some(item) = produce() {
+        consume(item)?;
+    }
+    Ok(())
+}
+
 /// A running model thread.
 #[derive(Debug)]
 pub struct Thread(loom::thread::JoinHandle<()>);
@@ -185,7 +223,10 @@ struct Shared<T> {
 pub struct Outbox<T>(Arc<Shared<T>>);
 
 /// The receiving side of a mailbox.
-pub struct Inbox<T>(Arc<Shared<T>>);
+pub struct Inbox<T> {
+    shared: Arc<Shared<T>>,
+    spin: Option<Spin>,
+}
 
 /// A mailbox for at most `capacity` letters.
 #[must_use]
@@ -196,7 +237,23 @@ pub fn mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
         not_empty: loom::sync::Condvar::new(),
         not_full: loom::sync::Condvar::new(),
     });
-    (Outbox(Arc::clone(&shared)), Inbox(shared))
+    (Outbox(Arc::clone(&shared)), Inbox { shared, spin: None })
+}
+
+/// [`mailbox`], with a receiver that looks once more before it sleeps.
+#[must_use]
+pub fn awake_mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
+    let (outbox, mut inbox) = mailbox(capacity);
+    inbox.spin = Some(Spin::for_receiver());
+    (outbox, inbox)
+}
+
+impl<T> Shared<T> {
+    fn wake_receiver(&self) {
+        if !are_wakes_lost() {
+            self.not_empty.notify_one();
+        }
+    }
 }
 
 impl<T> Clone for Outbox<T> {
@@ -230,7 +287,7 @@ impl<T> Outbox<T> {
             return Err(letter);
         }
         queue.letters.push_back(letter);
-        self.0.not_empty.notify_one();
+        self.0.wake_receiver();
         Ok(())
     }
 
@@ -244,7 +301,7 @@ impl<T> Outbox<T> {
             return Err(letter);
         }
         queue.letters.push_back(letter);
-        self.0.not_empty.notify_one();
+        self.0.wake_receiver();
         Ok(())
     }
 }
@@ -252,10 +309,15 @@ impl<T> Outbox<T> {
 impl<T> Inbox<T> {
     /// Takes the next letter, waiting for it as long as `patience` says; a deadline never passes.
     pub fn receive(&self, patience: Patience) -> Received<T> {
-        let mut queue = self.0.queue.lock().expect(UNPOISONED);
+        if let Some(spin) = &self.spin
+            && patience != Patience::None
+        {
+            spin.until(|| !self.shared.queue.lock().expect(UNPOISONED).letters.is_empty());
+        }
+        let mut queue = self.shared.queue.lock().expect(UNPOISONED);
         loop {
             if let Some(letter) = queue.letters.pop_front() {
-                self.0.not_full.notify_one();
+                self.shared.not_full.notify_one();
                 return Received::Letter(letter);
             }
             if queue.senders == 0 {
@@ -264,15 +326,21 @@ impl<T> Inbox<T> {
             if patience == Patience::None {
                 return Received::Nothing;
             }
-            queue = self.0.not_empty.wait(queue).expect(UNPOISONED);
+            queue = self.shared.not_empty.wait(queue).expect(UNPOISONED);
         }
     }
 }
 
 impl<T> Drop for Inbox<T> {
     fn drop(&mut self) {
-        self.0.queue.lock().expect(UNPOISONED).receiver_gone = true;
-        self.0.not_full.notify_all();
+        self.shared.queue.lock().expect(UNPOISONED).receiver_gone = true;
+        self.shared.not_full.notify_all();
+    }
+}
+
+impl<T> fmt::Debug for Outbox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").finish_non_exhaustive()
     }
 }
 
@@ -288,6 +356,18 @@ pub struct Reply<T>(Arc<loom::sync::Mutex<Slot<T>>>);
 /// Where the answer to one request arrives.
 pub struct Answer<T>(Arc<loom::sync::Mutex<Slot<T>>>);
 
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
 /// A channel for one answer.
 #[must_use]
 pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
@@ -302,7 +382,7 @@ fn settle<T>(slot: &loom::sync::Mutex<Slot<T>>, new: Slot<T>) {
         *guard = new;
         drop(guard);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }
@@ -324,6 +404,27 @@ impl<T> Answer<T> {
     /// Waits for the answer; `None` when the reply was dropped without one.
     pub fn wait(self) -> Option<T> {
         block_on(self.wait_async())
+    }
+
+    /// What there is now: `None` for nothing yet, `Some(None)` when the reply was dropped.
+    pub fn try_take(&self) -> Option<Option<T>> {
+        let mut guard = self.0.lock().expect(UNPOISONED);
+        match std::mem::replace(&mut *guard, Slot::Dropped) {
+            Slot::Answered(answer) => Some(Some(answer)),
+            Slot::Dropped => Some(None),
+            waiting @ Slot::Waiting(_) => {
+                *guard = waiting;
+                None
+            }
+        }
+    }
+
+    /// [`Answer::wait`], after one look more.
+    pub fn wait_awake(self, spin: &Spin) -> Option<T> {
+        let _waiting = spin.join();
+        let is_settled = || !matches!(*self.0.lock().expect(UNPOISONED), Slot::Waiting(_));
+        spin.until(is_settled);
+        self.wait()
     }
 
     /// [`Answer::wait`] for a task.

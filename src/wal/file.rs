@@ -11,11 +11,16 @@ use std::{
 
 use tala_core::{StorageOperation, TalaError};
 
+use super::prepare::{Ahead, prepared_name};
 use crate::{
     disk::{DiskFile, StoreDir},
     files::sync_dir,
     ids::FileNumber,
 };
+
+/// Where syncs carry so much on average, no file is prepared: the growing file costs each of them the
+/// same, and filling another with zeros takes the disk from them.
+const LARGE_SYNC_BYTES: u64 = 64 << 10;
 
 /// Name of the log file with this number, such as `log_000001.wal`.
 pub(crate) fn log_name(number: FileNumber) -> String {
@@ -49,6 +54,18 @@ pub trait LogFile: Send {
     /// Goes on in the file `next`, created first unless it was prepared. The caller has synced
     /// the old one.
     fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError>;
+
+    /// Gives back the room that was prepared after what was appended, if there is any: nothing more
+    /// will be.
+    fn cut(&mut self) -> Result<(), TalaError> {
+        Ok(())
+    }
+
+    /// Whether the room that was prepared in the file is used up, and in the next one some is ready:
+    /// going on there makes syncs faster.
+    fn is_used_up(&mut self) -> bool {
+        false
+    }
 }
 
 /// A log file being written.
@@ -57,6 +74,8 @@ struct OpenLog {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     number: FileNumber,
+    /// So many bytes of it were filled with zeros before anything was appended.
+    prepared_bytes: u64,
 }
 
 impl OpenLog {
@@ -64,12 +83,39 @@ impl OpenLog {
         let path = dir.join(log_name(number));
         let file = dir.disk().create_new(&path);
         let file = file.map_err(|error| failure(StorageOperation::Create, &path, error))?;
-        sync_dir(dir.disk(), dir.path()).map_err(|error| match error {
-            TalaError::Storage { operation, path, source } => Failure { operation, path, source },
-            other => failure(StorageOperation::Sync, dir.path(), io::Error::other(other)),
-        })?;
-        Ok(Self { file, path, number })
+        make_durable(dir)?;
+        Ok(Self { file, path, number, prepared_bytes: 0 })
     }
+
+    /// Makes the log `number` of a file that was prepared for it; `None` where that cannot be had.
+    fn adopt(
+        dir: &StoreDir,
+        number: FileNumber,
+        (file, prepared_bytes): (Box<dyn DiskFile>, u64),
+    ) -> Result<Option<Self>, Failure> {
+        let path = dir.join(log_name(number));
+        // Whoever put a file there meanwhile would lose it by the renaming, and nobody may create one
+        // who does not have the directory's lock.
+        if !is_missing(dir, &path)
+            || dir.disk().rename(&dir.join(prepared_name(number)), &path).is_err()
+        {
+            return Ok(None);
+        }
+        make_durable(dir)?;
+        Ok(Some(Self { file, path, number, prepared_bytes }))
+    }
+}
+
+fn is_missing(dir: &StoreDir, path: &Path) -> bool {
+    dir.disk().kind(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Makes the names in `dir` durable.
+fn make_durable(dir: &StoreDir) -> Result<(), Failure> {
+    sync_dir(dir.disk(), dir.path()).map_err(|error| match error {
+        TalaError::Storage { operation, path, source } => Failure { operation, path, source },
+        other => failure(StorageOperation::Sync, dir.path(), io::Error::other(other)),
+    })
 }
 
 /// The parts of a [`TalaError::Storage`], which is reported more than once.
@@ -98,7 +144,11 @@ pub(crate) struct DiskLog {
     open: OpenLog,
     /// Bytes of the open file.
     len: u64,
+    /// How often it was synced.
+    syncs_count: u64,
     prepared: Option<OpenLog>,
+    /// The file after this one, where files are prepared ahead.
+    ahead: Option<Ahead>,
     failed: Option<Failure>,
 }
 
@@ -109,7 +159,34 @@ impl DiskLog {
     /// [`TalaError::Storage`], also where the file exists.
     pub(crate) fn create(dir: &StoreDir, number: FileNumber) -> Result<Self, TalaError> {
         let open = OpenLog::create(dir, number)?;
-        Ok(Self { dir: dir.clone(), open, len: 0, prepared: None, failed: None })
+        let dir = dir.clone();
+        Ok(Self { dir, open, len: 0, syncs_count: 0, prepared: None, ahead: None, failed: None })
+    }
+
+    /// Has the files after this one prepared by who is behind `ahead`.
+    pub(crate) fn prepare_ahead(&mut self, ahead: Ahead) {
+        self.ahead = Some(ahead);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ahead(&self) -> Option<&Ahead> {
+        self.ahead.as_ref()
+    }
+
+    /// Whether no file will be prepared while this one is open.
+    #[cfg(test)]
+    pub(crate) fn has_given_up_on_the_next(&self) -> bool {
+        self.ahead.as_ref().is_none_or(Ahead::has_given_up)
+    }
+
+    /// Whether nothing is left of the room that was prepared in the open file.
+    fn has_no_room(&self) -> bool {
+        self.len >= self.open.prepared_bytes
+    }
+
+    /// Whether a sync carries so little that the price of a growing file is felt.
+    fn syncs_are_small(&self) -> bool {
+        self.len < self.syncs_count.saturating_mul(LARGE_SYNC_BYTES)
     }
 
     /// Runs `step` unless something failed before, and remembers its failure.
@@ -134,6 +211,10 @@ impl LogFile for DiskLog {
             file.write_all_at(bytes, log.len)
                 .map_err(|error| failure(StorageOperation::Write, path, error))?;
             log.len += bytes.len() as u64;
+            let syncs_are_small = log.syncs_are_small();
+            if let Some(ahead) = &mut log.ahead {
+                ahead.look(log.open.number, log.len, syncs_are_small);
+            }
             Ok(())
         })
     }
@@ -141,28 +222,62 @@ impl LogFile for DiskLog {
     fn sync(&mut self) -> Result<(), TalaError> {
         self.guarded(|log| {
             let OpenLog { file, path, .. } = &log.open;
+            log.syncs_count += 1;
             file.sync_data().map_err(|error| failure(StorageOperation::Sync, path, error))
         })
     }
 
     fn prepare(&mut self, next: FileNumber) -> Result<(), TalaError> {
         self.guarded(|log| {
-            if log.prepared.as_ref().is_none_or(|prepared| prepared.number != next) {
-                log.prepared = Some(OpenLog::create(&log.dir, next)?);
+            if log.prepared.as_ref().is_some_and(|prepared| prepared.number == next) {
+                return Ok(());
             }
+            let ready = match &mut log.ahead {
+                Some(ahead) if next == log.open.number.next() => ahead.take(),
+                _ => None,
+            };
+            let adopted = match ready {
+                Some(ready) => OpenLog::adopt(&log.dir, next, ready)?,
+                None => None,
+            };
+            log.prepared = match adopted {
+                Some(adopted) => Some(adopted),
+                None => Some(OpenLog::create(&log.dir, next)?),
+            };
             Ok(())
         })
     }
 
     fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError> {
         self.guarded(|log| {
+            let was_used_up = log.has_no_room();
             log.open = match log.prepared.take() {
                 Some(prepared) if prepared.number == next => prepared,
                 _ => OpenLog::create(&log.dir, next)?,
             };
+            if let Some(ahead) = &mut log.ahead {
+                ahead.begun(log.len, was_used_up);
+            }
             log.len = 0;
+            log.syncs_count = 0;
             Ok(())
         })
+    }
+
+    fn cut(&mut self) -> Result<(), TalaError> {
+        self.guarded(|log| {
+            if log.len < log.open.prepared_bytes {
+                let OpenLog { file, path, .. } = &log.open;
+                file.set_len(log.len)
+                    .map_err(|error| failure(StorageOperation::Write, path, error))?;
+                log.open.prepared_bytes = log.len;
+            }
+            Ok(())
+        })
+    }
+
+    fn is_used_up(&mut self) -> bool {
+        self.has_no_room() && self.ahead.as_ref().is_some_and(Ahead::is_ready)
     }
 }
 
@@ -246,9 +361,17 @@ mod tests {
         // A device that takes no bytes stands in for the full disk.
         let path = PathBuf::from("/dev/full");
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        let open = OpenLog { file: Box::new(file), path, number: FileNumber(1) };
+        let open = OpenLog { file: Box::new(file), path, number: FileNumber(1), prepared_bytes: 0 };
         let dir = StoreDir::real(Path::new("/dev"));
-        let mut log = DiskLog { dir, open, len: 0, prepared: None, failed: None };
+        let mut log = DiskLog {
+            dir,
+            open,
+            len: 0,
+            syncs_count: 0,
+            prepared: None,
+            ahead: None,
+            failed: None,
+        };
         let error = log.append(b"x").unwrap_err();
         assert!(
             matches!(&error, TalaError::Storage { operation: StorageOperation::Write, source, .. }

@@ -63,7 +63,9 @@ use tala_core::{Intent, IntentId, Outcome, TalaError};
 
 use crate::ids::{FileNumber, SeqNo};
 
-pub(crate) use decode::{BadFrame, Body, Candidate, FixedFrame, Frame, decode_frame, floats};
+pub(crate) use decode::{
+    BadFrame, Body, Candidate, FixedFrame, Frame, decode_checked_frame, decode_frame, floats,
+};
 
 /// The version of the tail that this build writes, and the newest that it reads.
 pub(crate) const TAIL_VERSION: u8 = 1;

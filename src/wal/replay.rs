@@ -19,7 +19,10 @@ use crate::{
     bytes::all_zero,
     ids::{FileNumber, SeqNo},
     wal::{
-        record::{BadFrame, BatchPlace, Body, Frame, LogOp, Mark, TAIL_VERSION, decode_frame},
+        record::{
+            BadFrame, BatchPlace, Body, Frame, LogOp, Mark, TAIL_VERSION, decode_checked_frame,
+            decode_frame,
+        },
         scan::IntactFrames,
     },
 };
@@ -227,7 +230,8 @@ impl<'a> LogContents<'a> {
 
     /// Its records in order, marks included.
     pub(crate) fn records(&self) -> Records<'a> {
-        Records { bytes: self.bytes, at: 0, next_seq: self.first_seq }
+        let (bytes, next_seq) = (self.bytes, self.first_seq);
+        Records { bytes, at: 0, next_seq, is_unchanged: false }
     }
 }
 
@@ -244,13 +248,15 @@ pub(crate) struct LogRecord {
     pub(crate) op: LogOp,
 }
 
-/// Iterator over the records that count. The bytes were judged before; they are checked again
-/// on the way, since they may be a mapped file that something else writes to meanwhile.
+/// Iterator over the records that count. The bytes were judged before. Unless it is known that
+/// nobody wrote to them since, their checksums are checked again on the way: they may be a mapped
+/// file.
 #[derive(Debug)]
 pub(crate) struct Records<'a> {
     bytes: &'a [u8],
     at: usize,
     next_seq: SeqNo,
+    is_unchanged: bool,
 }
 
 impl<'a> Records<'a> {
@@ -258,7 +264,9 @@ impl<'a> Records<'a> {
     fn next_frame(&mut self) -> Option<Result<(usize, Frame<'a>), Damage>> {
         let at = self.at;
         let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
-        match decode_frame(rest) {
+        let decoded =
+            if self.is_unchanged { decode_checked_frame(rest) } else { decode_frame(rest) };
+        match decoded {
             Ok(frame) => {
                 self.at = at + frame.len;
                 self.next_seq = frame.stamp.seq.next();
@@ -313,14 +321,16 @@ pub(crate) fn read_log<'a>(
     Ok(LogContents { bytes: kept, first_seq: expected.first_seq, end })
 }
 
-/// The records of a log that was read before and found to end like this, without judging it again.
+/// The records of a log that was read before and found to end like this, without judging it again:
+/// nobody wrote to its bytes since.
 pub(crate) fn accepted_records<'a>(
     bytes: &'a [u8],
     expected: &Expected,
     end: &LogEnd,
 ) -> Records<'a> {
     let kept = usize::try_from(end.accepted_len).ok().and_then(|len| bytes.get(..len));
-    Records { bytes: kept.unwrap_or(bytes), at: 0, next_seq: expected.first_seq }
+    let bytes = kept.unwrap_or(bytes);
+    Records { bytes, at: 0, next_seq: expected.first_seq, is_unchanged: true }
 }
 
 /// Whether log file `file`, of which nothing else is known, begins with a whole write or a mark.

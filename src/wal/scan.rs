@@ -5,12 +5,16 @@
 //! bytes. Crafted bytes can point many lengths at one trailer; ordinary ones never come near.
 
 use crate::{
+    bytes::len_without_zeros,
     ids::FileNumber,
     wal::record::{Candidate, Frame, RECORD_BYTES_MIN},
 };
 
 /// Checksummed bytes allowed for each byte of the log.
 const BUDGET_FACTOR: u64 = 4;
+
+/// Bytes of the checksum at the end of a record, after a version that is not zero.
+const CHECKSUM_BYTES: usize = 4;
 
 /// The intact records in some bytes, at any offset, in order, none inside another.
 pub(crate) struct IntactFrames<'a> {
@@ -25,6 +29,9 @@ impl<'a> IntactFrames<'a> {
     /// Looks from offset `from` on for records of the log file `file`, or of any.
     pub(crate) fn new(bytes: &'a [u8], from: usize, file: Option<FileNumber>) -> Self {
         let budget_bytes = (bytes.len() as u64).saturating_mul(BUDGET_FACTOR);
+        // A log may end in megabytes of zeros. Of a record, only the checksum may end in some.
+        let end = len_without_zeros(bytes).saturating_add(CHECKSUM_BYTES);
+        let bytes = bytes.get(..end).unwrap_or(bytes);
         Self { bytes, at: from, file, budget_bytes, exhausted: false }
     }
 

@@ -168,6 +168,9 @@ pub struct WalActor<F, S> {
     sink: S,
     next: SeqNo,
     round: Round,
+    /// Whether the open log file is used up and a better one is there: asked at each append, where
+    /// the file's lock is held anyway.
+    file_is_used_up: bool,
     fate: Arc<Fate>,
     metrics: Arc<StorageMetrics>,
 }
@@ -216,7 +219,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         fate: Arc<Fate>,
         metrics: Arc<StorageMetrics>,
     ) -> Self {
-        Self { log, sink, next, round: Round::default(), fate, metrics }
+        Self { log, sink, next, round: Round::default(), file_is_used_up: false, fate, metrics }
     }
 
     /// Takes one request into the round.
@@ -269,6 +272,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         if !staged.is_empty() {
             let mut file = log.file.lock();
             file.append(bytes)?;
+            self.file_is_used_up = file.is_used_up();
             log.covered_bytes += bytes.len() as u64;
             bytes.clear();
             log.unsynced_since_ns.get_or_insert(since_ns);
@@ -302,11 +306,23 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         log.sync(self.next).map_err(StopCause::Failed)?;
         let number = log.number;
         let mark_seq = self.next;
-        let next_file = number.next();
-        log.go_on_in(next_file, mark_seq).map_err(StopCause::Failed)?;
+        log.go_on_in_next(mark_seq).map_err(StopCause::Failed)?;
+        log.covered_bytes = 0;
         let cut = Cut { last_seq: mark_seq, log: number };
         self.next = mark_seq.next();
+        self.file_is_used_up = false;
         self.sink.seal(cut, reply);
+        Ok(())
+    }
+
+    /// Ends the log file, which is used up, and goes on in the next one. The hot buffer stays as it
+    /// is, and covers both.
+    fn go_on(&mut self) -> Result<(), StopCause> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.sync(self.next).map_err(StopCause::Failed)?;
+        log.go_on_in_next(self.next).map_err(StopCause::Failed)?;
+        self.next = self.next.next();
+        self.file_is_used_up = false;
         Ok(())
     }
 
@@ -333,17 +349,18 @@ impl<F: LogFile> Log<F> {
         Encoded::mark(mark)?.stamp_into(&mut bytes, stamp);
         let mut file = self.file.lock();
         file.append(&bytes)?;
+        file.cut()?;
         file.sync()
     }
 
     /// Ends the file and goes on in the next one, which exists before the mark says so.
-    fn go_on_in(&mut self, next: FileNumber, mark_seq: SeqNo) -> Result<(), TalaError> {
+    fn go_on_in_next(&mut self, mark_seq: SeqNo) -> Result<(), TalaError> {
+        let next = self.number.next();
         self.file.lock().prepare(next)?;
         self.end_with(mark_seq, Mark::Rotated { next })?;
         self.file.lock().rotate(next)?;
         self.synced = mark_seq;
         self.number = next;
-        self.covered_bytes = 0;
         Ok(())
     }
 
@@ -401,6 +418,7 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
             Some(reply) if self.sink.says_nothing() => self.sink.after_seals(reply),
             Some(reply) => self.rotate(Some(reply))?,
             None if self.is_full() => self.rotate(None)?,
+            None if self.file_is_used_up => self.go_on()?,
             None => {}
         }
         Ok(flow)

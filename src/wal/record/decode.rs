@@ -150,6 +150,11 @@ impl<'a> Candidate<'a> {
         if crc32c(covered) != self.crc {
             return Err(BadFrame::Checksum);
         }
+        self.parse()
+    }
+
+    /// Checks the fields of a record whose checksum was found to match before.
+    pub(crate) fn parse(self) -> Result<Frame<'a>, BadFrame> {
         if self.version != TAIL_VERSION {
             return Err(BadFrame::Version(self.version));
         }
@@ -230,6 +235,14 @@ impl InsertView<'_> {
 /// Why there is none.
 pub(crate) fn decode_frame(bytes: &[u8]) -> Result<Frame<'_>, BadFrame> {
     Candidate::at_front(bytes)?.verify()
+}
+
+/// [`decode_frame`] of bytes of which it is known that their checksum matches.
+///
+/// # Errors
+/// As for [`decode_frame`], but for the checksum.
+pub(crate) fn decode_checked_frame(bytes: &[u8]) -> Result<Frame<'_>, BadFrame> {
+    Candidate::at_front(bytes)?.parse()
 }
 
 /// The meaning of a record whose checksum matches; `None` where it has none.

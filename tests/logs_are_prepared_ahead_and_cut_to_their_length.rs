@@ -1,0 +1,82 @@
+//! A store that is written to has its next log filled with zeros ahead. Nobody sees more of that than
+//! its speed: what a crash leaves of it is no torn write, and no log keeps zeros that it does not need.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Random, TestDir, id};
+use tala_core::{Intent, IntentStore};
+use tala_store::{EngineOptions, StorageEngine};
+
+const DIM: usize = 512;
+const BATCH: u64 = 16;
+
+fn intents(batch: u64) -> Vec<Intent> {
+    let intent = |number| Intent {
+        embedding: Random::new(number + 1).vector(DIM),
+        raw_command: "make".to_owned(),
+        ..common::intent(number)
+    };
+    (batch * BATCH..(batch + 1) * BATCH).map(intent).collect()
+}
+
+fn options() -> EngineOptions {
+    StorageEngine::options(DIM).hot_capacity(1_000_000).link_on_open(false)
+}
+
+/// How many zeros the file ends with.
+fn zeros_count(dir: &TestDir, name: &str) -> usize {
+    let bytes = std::fs::read(dir.file(name)).unwrap();
+    bytes.iter().rev().take_while(|byte| **byte == 0).count()
+}
+
+#[test]
+fn logs_are_prepared_ahead_and_cut_to_their_length() {
+    let dir = TestDir::new();
+    let engine = options().open(dir.path()).unwrap();
+    // How long it takes to prepare one is the disk's business.
+    let give_up_at = Instant::now() + Duration::from_secs(120);
+    let mut batches = 0;
+    while !dir.file("log_000002.wal").exists() {
+        assert!(Instant::now() < give_up_at, "no log was prepared after {batches} batches");
+        engine.insert_batch(intents(batches)).unwrap();
+        batches += 1;
+    }
+    engine.insert_batch(intents(batches)).unwrap();
+    batches += 1;
+    assert!(batches * BATCH * 4 * DIM as u64 >= 256 << 10, "a small store needs none");
+    assert!(zeros_count(&dir, "log_000001.wal") < 4, "the first one grew");
+    assert!(zeros_count(&dir, "log_000002.wal") > 1 << 20);
+
+    // What a crash leaves: the zeros, and perhaps a log in which nothing was written yet, and a file
+    // that is being prepared.
+    let crashed = dir.copy();
+    std::fs::write(crashed.file("log_000003.wal"), vec![0; 4 << 20]).unwrap();
+    std::fs::write(crashed.file("log_000004.wal.tmp"), [0; 5_000]).unwrap();
+    let check = |engine: &StorageEngine| {
+        assert_eq!(engine.recovery().warnings, []);
+        assert_eq!(engine.len() as u64, batches * BATCH);
+        for number in [0, batches * BATCH - 1] {
+            assert!(engine.get(id(number)).unwrap().is_some());
+        }
+    };
+    let reopened = options().open(crashed.path()).unwrap();
+    check(&reopened);
+    assert!(!reopened.recovery().was_clean);
+    assert!(zeros_count(&crashed, "log_000002.wal") < 4, "cut when it was recovered");
+    assert!(!crashed.file("log_000003.wal").exists());
+    for ending in [".tmp", ".torn"] {
+        assert_eq!(crashed.names(ending), Vec::<String>::new());
+    }
+    reopened.close().unwrap();
+
+    engine.close().unwrap();
+    assert_eq!(dir.names(".tmp"), Vec::<String>::new());
+    for name in dir.names(".wal") {
+        assert!(zeros_count(&dir, &name) < 4, "{name} was not cut when it was ended");
+    }
+    let reopened = options().open(dir.path()).unwrap();
+    check(&reopened);
+    assert!(reopened.recovery().was_clean);
+}

@@ -10,12 +10,14 @@ use std::{
     collections::BTreeMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Mutex,
 };
 
 use common::{DIM, Model, id, intent};
-use crash::{Allowed, Run, Scenario, Step, Step::*, check, check_what_is_told, in_parallel, which};
+use crash::{
+    Allowed, Run, STORE, Scenario, Step, Step::*, check, check_what_is_told, in_parallel, which,
+};
 use simulated::{EACCES, EINTR, EIO, EMFILE, ENOSPC, Fault, Kind, Lost, SimDisk};
 use tala_core::{IntentStore, StopCause, StorageOperation, TalaError};
 use tala_store::Durability;
@@ -256,4 +258,50 @@ fn by_what_the_page_cache_shows_after_a_failed_sync() {
         }));
         assert_eq!(told.is_err(), forgets);
     }
+}
+
+/// Another program removes the directory after a step. Whoever needs a file of it by name is told so;
+/// what is in memory is read; and a new store can be made there.
+#[test]
+fn by_the_removal_of_the_directory_under_it() {
+    let scenario = scenario(Durability::Sync);
+    let states = scenario.states();
+    let store = Path::new(STORE);
+    let (mut stopped, mut unaware) = (0, 0);
+    for at in 1..scenario.steps.len() {
+        let disk = SimDisk::new();
+        let (before, after) = scenario.steps.split_at(at);
+        let run = Scenario { steps: before.to_vec(), ..scenario.clone() }.run(&disk);
+        assert!(run.error.is_none(), "{at}: {:?}", run.error);
+        let Some(engine) = run.engine.filter(|_| !matches!(before.last(), Some(Close))) else {
+            continue;
+        };
+        // Nobody is in the middle of a segment then.
+        engine.flush().unwrap();
+        disk.remove_dir(store);
+        assert!(disk.volume().entry(store).is_none());
+        let mut done = at;
+        let steps = after.iter().take_while(|step| !matches!(step, Close));
+        let error =
+            steps.map(|step| step.take(&engine).inspect(|()| done += 1)).find_map(Result::err);
+        match &error {
+            Some(error) => {
+                let (_, path, source) = cause(error);
+                assert!(path.starts_with(store), "{at}: {error}");
+                assert_eq!(source.kind(), io::ErrorKind::NotFound, "{at}: {error}");
+                cause(&engine.insert(intent(500)).unwrap_err());
+                stopped += 1;
+            }
+            None => unaware += 1,
+        }
+        which(&states, &engine, Allowed { from: done, to: (done + 1).min(states.len() - 1) });
+        drop(engine);
+        let new = Scenario { steps: vec![Open, Insert(1), Close], ..scenario.clone() };
+        let run = new.run(&disk);
+        assert!(run.error.is_none(), "{at}: {:?}", run.error);
+        drop(run);
+        check(&new, &new.states(), disk.volume().cut(1, 0), Allowed { from: 3, to: 3 });
+    }
+    println!("{stopped} engines noticed, {unaware} needed no file by name");
+    assert!(stopped > 5 && unaware > 0, "{stopped} {unaware}");
 }

@@ -106,3 +106,13 @@ fn the_old_files_stand_in_for_a_damaged_import() {
     let (_, rows) = repaired(&files);
     assert_eq!(ids(&rows), [1, 3, 4, 5, 6, 7, 8, 20].map(id));
 }
+
+/// Its log is lost: the segments are there, and the report names the log.
+#[test]
+fn segments_are_saved_without_the_log() {
+    let mut files = original();
+    files.remove(LOG).unwrap();
+    let (report, rows) = repaired(&files);
+    assert_eq!(ids(&rows), [4, 5, 6, 7, 8].map(id));
+    assert!(report.lost.iter().any(|loss| loss.file.ends_with(LOG)), "{report:?}");
+}

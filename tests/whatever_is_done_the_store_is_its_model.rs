@@ -1,16 +1,19 @@
-//! Random sequences of every operation, with closes, drops and kills between them, against the
-//! plainest store there is: a list. What fails is shrunk, and kept in `proptest-regressions`.
+//! Random sequences of every operation, with closes, drops, kills and power cuts between them, against
+//! the plainest store there is: a list. What fails is shrunk, and kept in `proptest-regressions`.
 //!
 //! `TALA_MODEL=N` gives the number of sequences.
 
 mod common;
+mod simulated;
 
 use std::{
-    collections::BTreeSet, ffi::OsString, fs, path::Path, thread::yield_now, time::Duration,
+    collections::BTreeSet, ffi::OsString, fs, path::Path, sync::Arc, thread::yield_now,
+    time::Duration,
 };
 
 use common::{Files, Random, TestDir, assert_exact, assert_order, cosine, id, is_same, outcome};
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::FileFailurePersistence};
+use simulated::SimDisk;
 use tala_core::{Intent, IntentStore, TalaError, TimeRange};
 use tala_store::{Durability, EngineOptions, Query, RecoveryWarning, StorageEngine};
 
@@ -62,8 +65,7 @@ enum Beam {
     Exact,
 }
 
-/// How an engine ends. A power cut needs a disk that forgets what was not synced, which the files
-/// of a real directory do not; all that is below survives at every level of durability.
+/// How an engine ends. But for a power cut, everything survives at every level of durability.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Close,
@@ -71,6 +73,9 @@ enum End {
     /// The next engine goes on with what the files were while this one was open, as after a kill;
     /// with so many bytes of a write that was under way.
     Kill(u8),
+    /// The power is cut, and this chooses what survives of what was not synced. On a simulated disk
+    /// alone, since the files of a real directory forget nothing; there it is a kill.
+    PowerCut(u8),
 }
 
 #[derive(Clone, Debug)]
@@ -146,6 +151,7 @@ fn op() -> impl Strategy<Value = Op> {
         Just(End::Close),
         Just(End::Drop),
         prop_oneof![Just(0), 1..120_u8].prop_map(End::Kill),
+        any::<u8>().prop_map(End::PowerCut),
     ];
     prop_oneof![
         8 => (door, made()).prop_map(|(door, made)| Op::Insert(door, made)),
@@ -297,8 +303,19 @@ struct Store {
     engine: StorageEngine,
     /// `None` in memory. Dropped after the engine, since it is checked then.
     dir: Option<TestDir>,
+    /// Where it lives on a simulated disk.
+    disk: Option<SimDisk>,
     options: Options,
     model: Model,
+    /// What the store held after each operation since the last that made all before it durable.
+    since_synced: Vec<Vec<Intent>>,
+}
+
+/// The directory of a store on a simulated disk.
+const STORE: &str = "/data/store";
+
+fn open_on(disk: &SimDisk, options: &Options) -> StorageEngine {
+    options.of_engine().disk(Arc::new(disk.clone())).open(STORE).unwrap()
 }
 
 impl Store {
@@ -308,10 +325,36 @@ impl Store {
             Some(dir) => options.of_engine().open(dir.path()),
             None => options.of_engine().in_memory(),
         };
-        Self { dir, engine: engine.unwrap(), options, model: Model::default() }
+        Self {
+            dir,
+            disk: None,
+            engine: engine.unwrap(),
+            options,
+            model: Model::default(),
+            since_synced: vec![vec![]],
+        }
+    }
+
+    fn on_a_simulated_disk(options: Options) -> Self {
+        let disk = SimDisk::new();
+        let engine = open_on(&disk, &options);
+        let (model, since_synced) = (Model::default(), vec![vec![]]);
+        Self { dir: None, disk: Some(disk), engine, options, model, since_synced }
     }
 
     fn run(&mut self, op: Op) {
+        let is_synced = matches!(self.options.durability, Durability::Sync)
+            || matches!(op, Op::Sync | Op::Flush);
+        self.perform(op);
+        if is_synced {
+            self.since_synced.clear();
+        }
+        if self.since_synced.last() != Some(&self.model.rows) {
+            self.since_synced.push(self.model.rows.clone());
+        }
+    }
+
+    fn perform(&mut self, op: Op) {
         let (engine, model) = (&self.engine, &mut self.model);
         match op {
             Op::Insert(door, made) => {
@@ -392,6 +435,10 @@ impl Store {
     }
 
     fn end(&mut self, end: End, options: Options) {
+        if self.disk.is_some() {
+            self.end_on_a_simulated_disk(end, options);
+            return;
+        }
         // What was kept in memory alone does not outlive its engine.
         let Some(dir) = &self.dir else { return };
         let mut torn_bytes = 0;
@@ -403,7 +450,8 @@ impl Store {
                 assert!(matches!(closed, TalaError::Stopped { .. }), "{closed}");
             }
             End::Drop => {}
-            End::Kill(bytes) => {
+            End::Kill(_) | End::PowerCut(_) => {
+                let bytes = if let End::Kill(bytes) = end { bytes } else { 0 };
                 let mut files = files_at_one_moment(dir.path());
                 if bytes > 0 {
                     add_torn_write(&mut files, bytes);
@@ -436,6 +484,49 @@ impl Store {
     }
 }
 
+impl Store {
+    fn end_on_a_simulated_disk(&mut self, end: End, options: Options) {
+        let disk = self.disk.as_ref().expect("the caller has seen it");
+        let left = match end {
+            End::Close => {
+                self.engine.close().unwrap();
+                None
+            }
+            End::Drop => None,
+            // A choice of 0 leaves what programs saw.
+            End::Kill(_) => Some(disk.volume().cut(0, 0)),
+            End::PowerCut(choice) => Some(disk.volume().cut(u64::from(choice) + 1, 0)),
+        };
+        self.engine = options.of_engine().in_memory().unwrap();
+        if let Some(left) = left {
+            self.disk = Some(SimDisk::of(left));
+        }
+        self.engine = open_on(self.disk.as_ref().expect("it was there before"), &options);
+        self.options = options;
+        if let End::PowerCut(_) = end {
+            let rows = self.engine.query_temporal(TimeRange { start: 0, end: u64::MAX }).unwrap();
+            let is_it = |state: &&Vec<Intent>| {
+                let state = Model { rows: (*state).clone() };
+                let due = state.range(TimeRange { start: 0, end: u64::MAX });
+                due.len() == rows.len()
+                    && due.iter().zip(&rows).all(|(due, found)| is_same(due, found))
+            };
+            let state = self.since_synced.iter().rev().find(is_it);
+            let state = state.unwrap_or_else(|| {
+                panic!(
+                    "{} intents are none of the {} states since the last sync",
+                    rows.len(),
+                    self.since_synced.len()
+                )
+            });
+            self.model.rows.clone_from(state);
+        }
+        // What an open has shown stays.
+        self.since_synced = vec![self.model.rows.clone()];
+        self.model.check_all(&self.engine, &self.options);
+    }
+}
+
 fn config() -> ProptestConfig {
     let sequences = std::env::var("TALA_MODEL").ok();
     let sequences = sequences.map(|text| text.parse().expect("TALA_MODEL is a number"));
@@ -461,6 +552,15 @@ proptest! {
         store.run(Op::CheckAll);
         let options = store.options.clone();
         store.run(Op::End(End::Close, options));
+    }
+
+    #[test]
+    fn a_store_without_power_is_its_model(first in options(), ops in vec(op(), 1..70)) {
+        let mut store = Store::on_a_simulated_disk(first);
+        ops.into_iter().for_each(|op| store.run(op));
+        let options = store.options.clone();
+        // The last choice leaves nothing that was not synced.
+        store.run(Op::End(End::PowerCut(0), options));
     }
 
     #[test]

@@ -8,12 +8,15 @@
 mod merge;
 mod salvage;
 
-use std::{fmt, io, path::Path, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Component, Path, PathBuf},
+};
 
 use tala_core::{Intent, IntentId, SegmentId, StorageOperation, TalaError};
 
 use self::{merge::Merged, salvage::Salvager};
-use super::recover::{Listing, UNFINISHED_NAME, Unlisted, ensure_dir};
+use super::recover::{Listing, UNFINISHED_NAME, Unlisted, ensure_dir, settle_dir};
 use crate::{
     disk::{EntryKind, StoreDir},
     entry::{Entry, NoArena, Vector},
@@ -22,6 +25,8 @@ use crate::{
     segment::{HotBuffer, HotOp, MANIFEST_NAME, Manifest, epoch_ns, write_segment},
 };
 
+/// The error number of a device that cannot read what it holds: this file is lost, others may not be.
+const EIO: i32 = 5;
 /// Intents in a segment of the new store.
 const SEGMENT_INTENTS: usize = 10_000;
 /// Bytes of embeddings and commands after which a segment of the new store is full.
@@ -202,12 +207,29 @@ fn read_manifest(
             Unlisted::Damaged => "it is missing".to_owned(),
         },
         Err(TalaError::Corrupt { what, .. }) => what,
+        // As with every other file.
+        Err(TalaError::Storage { source, .. }) if is_unreadable(dir, &path, &source) => {
+            source.to_string()
+        }
         Err(error) => return Err(error),
     };
     let until = dir.disk().open(&path).and_then(|file| file.byte_len()).unwrap_or_default();
-    let what = format!("{what}; what it said was found out from the other files");
-    report.lost.push(Loss { file: path, from: 0, until, records: Some(0), what });
+    let (records, what) = if listing.is_unfinished {
+        let what = "a repair into this directory was interrupted; what it had not written yet is in the \
+                    store that it read";
+        (None, what.to_owned())
+    } else {
+        (Some(0), format!("{what}; what it said was found out from the other files"))
+    };
+    report.lost.push(Loss { file: path, from: 0, until, records, what });
     Ok(None)
+}
+
+/// Whether this error says that the file is lost, and nothing of the others: the device cannot read what
+/// it holds, or it is no regular file.
+fn is_unreadable(dir: &StoreDir, path: &Path, error: &io::Error) -> bool {
+    let is_irregular = || dir.disk().kind(path).is_ok_and(|kind| kind != EntryKind::File);
+    error.raw_os_error() == Some(EIO) || is_irregular()
 }
 
 /// Refuses a target that lies in the old directory: making it would write there.
@@ -215,8 +237,14 @@ fn check_apart(dir: &Path, to: &Path) -> Result<(), TalaError> {
     let real_dir = dir.canonicalize().map_err(failed(StorageOperation::Open, dir))?;
     let absolute = std::path::absolute(to).map_err(failed(StorageOperation::Open, to))?;
     // The nearest part of the path that is there.
-    let real_to = absolute.ancestors().find_map(|part| part.canonicalize().ok());
-    if real_to.is_some_and(|real_to| real_to.starts_with(&real_dir)) {
+    let nearest = absolute.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let missing = nearest.as_ref().and_then(|(part, _)| absolute.strip_prefix(part).ok());
+    // Where `..` leads can be told of what is there alone.
+    if missing.is_some_and(|rest| rest.components().any(|part| part == Component::ParentDir)) {
+        let reason = format!("{} leads back out of a directory that is not there", to.display());
+        return Err(TalaError::InvalidInput { field: "to", reason });
+    }
+    if nearest.is_some_and(|(_, real_to)| real_to.starts_with(&real_dir)) {
         let reason = format!("{} lies in {}", to.display(), dir.display());
         return Err(TalaError::InvalidInput { field: "to", reason });
     }
@@ -247,6 +275,7 @@ fn write_store(
     report: &mut RepairReport,
 ) -> Result<(), TalaError> {
     ensure_dir(to.disk(), to.path())?;
+    settle_dir(to.disk(), to.path())?;
     let _lock = DirLock::take(to)?;
     // Until the MANIFEST is there, this says that the directory is no empty store.
     write_atomically(to, UNFINISHED_NAME, b"")?;

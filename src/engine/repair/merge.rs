@@ -1,6 +1,6 @@
 //! From what was found, in any order, to what the store held: last write wins, by sequence number.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tala_core::{IntentId, Outcome};
 
@@ -85,8 +85,9 @@ pub struct Merged {
     versions: IdMap<Version>,
     /// Known by their id alone.
     unreadable: HashSet<IntentId>,
-    /// Known by an outcome alone.
-    outcomes_alone: HashSet<IntentId>,
+    /// Known by an outcome alone. A version that follows keeps it, as it would have kept it from the
+    /// version that is lost.
+    outcomes_alone: HashMap<IntentId, Outcome>,
 }
 
 impl Merged {
@@ -110,10 +111,10 @@ impl Merged {
                     return;
                 }
                 self.unreadable.remove(&id);
-                self.outcomes_alone.remove(&id);
+                let attached = self.outcomes_alone.remove(&id);
                 let beneath = old.filter(|_| is_bare);
                 let beneath = beneath.map(|old| old.beneath.unwrap_or((old.source, old.at)));
-                let outcome = outcome.or(old.and_then(|old| old.outcome));
+                let outcome = outcome.or(old.map_or(attached, |old| old.outcome));
                 let (is_outdated, order) =
                     (false, old.filter(|_| is_again).map_or(order, |old| old.order));
                 let version =
@@ -127,7 +128,7 @@ impl Merged {
             },
             What::Outcome(outcome) => match self.versions.get_mut(&id) {
                 Some(old) => old.outcome = Some(outcome),
-                None => drop(self.outcomes_alone.insert(id)),
+                None => drop(self.outcomes_alone.insert(id, outcome)),
             },
             What::Removal => {
                 self.versions.remove(&id);
@@ -162,7 +163,8 @@ impl Merged {
 
     /// How many intents there are that only an outcome is left of.
     pub fn outcomes_without_intent(&self) -> u64 {
-        self.outcomes_alone.difference(&self.unreadable).count() as u64
+        let is_alone = |id: &&IntentId| !self.unreadable.contains(id);
+        self.outcomes_alone.keys().filter(is_alone).count() as u64
     }
 }
 
@@ -211,6 +213,17 @@ mod tests {
         let events = vec![put(7, 2, None), attached(), event(6, What::Removal), put(3, 1, None)];
         assert_eq!(state(events), Some((2, None)));
         assert_eq!(state(vec![event(8, What::Removal), put(7, 2, None)]), None);
+    }
+
+    #[test]
+    fn an_outcome_outlives_the_version_that_it_was_attached_to() {
+        let attached = || event(5, What::Outcome(outcome(9)));
+        assert_eq!(state(vec![attached(), put(7, 2, None)]), Some((2, Some(9))));
+        assert_eq!(state(vec![attached(), put(7, 2, Some(outcome(4)))]), Some((2, Some(4))));
+        let events = vec![attached(), event(6, What::Removal), put(7, 2, None)];
+        assert_eq!(state(events), Some((2, None)));
+        let unreadable = event(3, What::Unreadable);
+        assert_eq!(state(vec![unreadable, attached(), put(7, 2, None)]), Some((2, Some(9))));
     }
 
     #[test]

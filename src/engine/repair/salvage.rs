@@ -10,11 +10,11 @@ use tala_core::{Intent, IntentId, SegmentId, StorageOperation, TalaError};
 use tala_wire::{Change, Salvage, SegmentReader};
 
 use super::{
-    Loss, RepairReport,
+    Loss, RepairReport, is_unreadable,
     merge::{Event, What},
 };
 use crate::{
-    disk::{EntryKind, StoreDir},
+    disk::StoreDir,
     engine::{
         import::check_untouched,
         recover::{LEGACY_LOG, Listing},
@@ -27,9 +27,6 @@ use crate::{
         salvage_log,
     },
 };
-
-/// The error number of a device that cannot read what it holds: this file is lost, others may not be.
-const EIO: i32 = 5;
 
 /// A file that intents can be read from.
 pub enum Source {
@@ -339,13 +336,28 @@ impl<'a> Salvager<'a> {
             logs.push((number, OpenLog { path, standing, bytes, found }));
         }
         let said = self.manifest.map_or(0, |manifest| manifest.synced_seq.0);
-        let firsts: Vec<Option<u64>> =
-            logs.iter().map(|(_, log)| log.found.records.first().map(|it| it.seq.0)).collect();
+        let firsts: Vec<(FileNumber, u64)> = logs
+            .iter()
+            .filter_map(|(number, log)| Some((*number, log.found.records.first()?.seq.0)))
+            .collect();
         let synced =
             logs.iter().flat_map(|(_, log)| &log.found.records).map(|record| record.synced.0);
         let proven = synced.max().unwrap_or_default().max(said);
-        for (index, (number, mut log)) in logs.into_iter().enumerate() {
-            let later = firsts.iter().skip(index + 1).flatten().min().copied();
+        for (number, mut log) in logs {
+            // What its records say was synced was there whenever a later log of this store was begun.
+            let own_proof =
+                log.found.records.iter().map(|it| it.synced.0).max().unwrap_or_default();
+            let (strays, later): (Vec<_>, Vec<_>) =
+                firsts.iter().filter(|(it, _)| *it > number).partition(|it| it.1 <= own_proof);
+            for (stray, first) in strays {
+                let what = format!(
+                    "{}: it begins with number {first}, but log {number} says that {own_proof} had \
+                     been synced before; one of the two is of another store, and both were read",
+                    self.dir.join(log_name(stray)).display()
+                );
+                self.report.doubts.push(what);
+            }
+            let later = later.iter().map(|(_, first)| *first).min();
             self.keep_what_counts(&mut log, later);
             self.note_losses(&log, later, proven);
             if let Some(FoundRecord { op: FoundOp::Mark(Mark::Rotated { next }), .. }) =
@@ -377,22 +389,36 @@ impl<'a> Salvager<'a> {
 
     /// Leaves out what never counted: what the MANIFEST cut off, and what stands after the place from
     /// where a later log went on with the same numbers.
-    fn keep_what_counts(&self, log: &mut OpenLog, later: Option<u64>) {
+    fn keep_what_counts(&mut self, log: &mut OpenLog, later: Option<u64>) {
         let covered = self.manifest.map_or(0, |manifest| manifest.covered_seq().0);
         let known_first = match log.standing {
             Standing::Listed { first, .. } | Standing::Live { first: Some(first) } => first.0,
             Standing::Live { first: None } | Standing::Retired => 0,
         };
         let standing = log.standing;
+        let mut repeated = 0_u64;
         log.found.records.retain(|record| {
             let seq = record.seq.0;
+            let is_repeated = later.is_some_and(|later| seq >= later);
             let counts = match standing {
                 Standing::Listed { last, len, .. } => record.at < len && seq <= last.0,
-                Standing::Live { .. } => later.is_none_or(|later| seq < later),
-                Standing::Retired => seq <= covered,
+                Standing::Live { .. } => !is_repeated,
+                Standing::Retired => seq <= covered && !is_repeated,
             };
+            let is_live = matches!(standing, Standing::Live { .. });
+            repeated += u64::from(is_live && is_repeated && seq >= known_first);
             counts && seq >= known_first
         });
+        if let Some(later) = later
+            && repeated > 0
+        {
+            let what = format!(
+                "{}: {repeated} records stand from number {later} on, where a later log goes on; \
+                 nobody can have been told of them, and they were left out",
+                log.path.display()
+            );
+            self.report.doubts.push(what);
+        }
         if let Standing::Listed { len, .. } = standing {
             let there = log.bytes.len();
             log.found.bad.retain(|bad| bad.start < len);
@@ -422,12 +448,15 @@ impl<'a> Salvager<'a> {
         let ends_marked =
             records.last().is_some_and(|record| matches!(record.op, FoundOp::Mark(_)));
         let before = |at: usize| {
-            let earlier = records.iter().rev().find(|record| record.at < at);
-            earlier.map(|record| record.seq.0).or(first.map(|first| first.saturating_sub(1)))
+            let earlier = records.partition_point(|record| record.at < at).checked_sub(1);
+            earlier
+                .and_then(|index| records.get(index))
+                .map(|record| record.seq.0)
+                .or(first.map(|first| first.saturating_sub(1)))
         };
         let mut told = false;
         for bad in &log.found.bad {
-            let after = records.iter().find(|record| record.at >= bad.end);
+            let after = records.get(records.partition_point(|record| record.at < bad.end));
             let until = after.map(|record| record.seq.0).or(last.map(|last| last + 1));
             let count = until
                 .zip(before(bad.start))
@@ -550,9 +579,12 @@ impl<'a> Salvager<'a> {
                 Err(error) => return Err(error),
             }
         }
-        if !self.listing.has_legacy_log || self.is_import_intact {
+        // A store of ours that never imported anything does not begin to when it is repaired.
+        let has_none = self.manifest.is_some_and(|manifest| manifest.legacy.is_none());
+        if has_none || self.is_import_intact {
             return Ok(());
         }
+        let had_segments = !self.legacy_segments.is_empty();
         // Older than every number, in the order in which they are imported.
         for (_, source) in std::mem::take(&mut self.legacy_segments) {
             let index = self.sources.len();
@@ -587,6 +619,13 @@ impl<'a> Salvager<'a> {
             self.sources.push(source);
         }
         let path = self.dir.join(LEGACY_LOG);
+        if !self.listing.has_legacy_log {
+            // Where there is a MANIFEST, the loss is told by now.
+            if self.manifest.is_none() && had_segments {
+                self.lose(&path, 0..0, None, "the file is missing".to_owned());
+            }
+            return Ok(());
+        }
         let Some(bytes) = self.read(&path, Some((0, None)))? else { return Ok(()) };
         self.report.logs_read += 1;
         let found = salvage_entries(&bytes);
@@ -634,11 +673,9 @@ impl<'a> Salvager<'a> {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(error) => error,
         };
-        let kind = self.dir.disk().kind(path);
-        let is_irregular = kind.is_ok_and(|kind| kind != EntryKind::File);
         let what = match error.kind() {
             std::io::ErrorKind::NotFound => "the file is missing".to_owned(),
-            _ if error.raw_os_error() == Some(EIO) || is_irregular => error.to_string(),
+            _ if is_unreadable(self.dir, path, &error) => error.to_string(),
             _ => return Err(TalaError::storage(StorageOperation::Read, path, error)),
         };
         let (len, records) = expected.unwrap_or_default();

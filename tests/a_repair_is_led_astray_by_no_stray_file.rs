@@ -57,6 +57,16 @@ fn a_log_of_another_store_takes_nothing_away() {
 }
 
 #[test]
+fn a_log_that_was_set_aside_is_named() {
+    let mut files = killed(1..3, 1);
+    let name = "log_000009.wal.torn";
+    files.insert(name.to_owned(), b"part of a write".to_vec());
+    let (report, ids) = repaired(&files);
+    assert_eq!(ids, [id(1), id(2)]);
+    assert!(report.doubts.iter().any(|doubt| doubt.contains(name)), "{report:?}");
+}
+
+#[test]
 fn a_detour_over_a_missing_directory_does_not_lead_into_the_old_store() {
     let home = tempfile::tempdir().unwrap();
     let old = home.path().join("old");

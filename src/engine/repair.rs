@@ -186,6 +186,11 @@ pub fn repair_in(dir: &StoreDir, to: &StoreDir) -> Result<RepairReport, TalaErro
     report.outcomes_without_intent = merged.outcomes_without_intent();
     write_store(to, &merged, &sources, &mut report)?;
     report.add_doubts();
+    for path in &listing.set_aside {
+        // It was refused once because nothing in it counted, which is for a reader to judge.
+        let what = "a log that was set aside when the store was opened; it was not read";
+        report.doubts.push(format!("{}: {what}", path.display()));
+    }
     Ok(report)
 }
 

@@ -73,16 +73,20 @@ fn a_disk_that_loses_pages() {
             fill_backing(&backing);
             write_until_refused(&engine, is_lost)
         };
-        // As it is, it opens with what was answered or says why not; it does not believe the cache.
+        // The file system has no journal, and loses blocks of its own on such a disk: what it keeps is its
+        // business. But whatever is read back is what was stored, in order and without a gap.
         match StorageEngine::open(DIM, &store, 1_000_000) {
-            Ok(engine) => child_support::check_stored(&engine, stored),
-            Err(error) => assert!(matches!(error, TalaError::Storage { .. }), "{error}"),
+            Ok(engine) => {
+                let len = engine.len() as u64;
+                assert!(len <= stored + 1, "{len} of {stored}");
+                child_support::check_stored(&engine, len);
+            }
+            Err(error) => {
+                let is_told =
+                    matches!(error, TalaError::Storage { .. } | TalaError::Corrupt { .. });
+                assert!(is_told, "{error}");
+            }
         }
-        // There is room again, and nothing in the cache any more.
-        run("umount", &[], &disk);
-        fs::remove_file(backing.join("ballast")).unwrap();
-        run("mount", &options, &disk);
-        check_reopened(&store, stored);
         run("umount", &[], &disk);
         return tell_stored(stored);
     }

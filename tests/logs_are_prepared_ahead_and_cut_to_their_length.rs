@@ -2,12 +2,18 @@
 //! its speed: what a crash leaves of it is no torn write, and no log keeps zeros that it does not need.
 
 mod common;
+mod simulated;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{Random, TestDir, id};
-use tala_core::{Intent, IntentStore};
-use tala_store::{EngineOptions, StorageEngine};
+use simulated::SimDisk;
+use tala_core::{Intent, IntentStore, StopCause, StorageOperation, TalaError};
+use tala_store::{EngineOptions, StorageEngine, rooms::Disk};
 
 const DIM: usize = 512;
 const BATCH: u64 = 16;
@@ -79,4 +85,36 @@ fn logs_are_prepared_ahead_and_cut_to_their_length() {
     let reopened = options().open(dir.path()).unwrap();
     check(&reopened);
     assert!(reopened.recovery().was_clean);
+}
+
+/// A failed sync of the file that is being prepared may have been for what the log needs as well, and
+/// nobody is told twice.
+#[test]
+fn a_failed_sync_of_what_is_prepared_ends_the_engine() {
+    let disk = SimDisk::new();
+    let open = |disk: &SimDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        options().disk(disk).open(Path::new("/data/store"))
+    };
+    let engine = open(&disk).unwrap();
+    disk.fail_sync_of(".wal.tmp");
+    let give_up_at = Instant::now() + Duration::from_secs(120);
+    let mut batches = 0;
+    let error = loop {
+        assert!(Instant::now() < give_up_at, "nothing was refused in {batches} batches");
+        match engine.insert_batch(intents(batches)) {
+            Ok(_) => batches += 1,
+            Err(error) => break error,
+        }
+    };
+    let TalaError::Stopped { actor: "tala-prepare", cause } = &error else { panic!("{error:?}") };
+    let StopCause::Failed(TalaError::Storage { operation, path, .. }) = &**cause else {
+        panic!("{error:?}")
+    };
+    assert_eq!(*operation, StorageOperation::Sync);
+    assert!(path.to_string_lossy().ends_with(".wal.tmp"), "{error}");
+    drop(engine);
+    let engine = open(&SimDisk::of(disk.volume())).unwrap();
+    let len = engine.len() as u64;
+    assert!(len == batches * BATCH || len == (batches + 1) * BATCH, "{len}");
 }

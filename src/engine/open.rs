@@ -293,7 +293,7 @@ fn start(
         // Where the kernel decides when bytes are durable, no sync is there to be made faster. And
         // without the thread, logs grow.
         if options.durability != Durability::Os
-            && let Ok((ahead, mut handle)) = Ahead::start(dir, &on_disk.lock)
+            && let Ok((ahead, mut handle)) = Ahead::start(dir, &on_disk.lock, &fate)
         {
             on_disk.file.prepare_ahead(ahead);
             handle.release();

@@ -3,7 +3,8 @@
 //! A sync after an append to a growing file also has to write down the file's new length and where
 //! its new blocks are; one after writing over zeros that are on the disk has not, and takes a third
 //! less. Filling a file takes long, so a thread of its own does it, a piece at a time, and nobody
-//! waits for it: until a file is ready, and where none can be made, logs grow as they always could.
+//! waits for it: until a file is ready, and where none can be made, logs grow as they always could. Only
+//! a failed sync is everybody's: see `PrepareActor::give_up_the_disk`.
 //!
 //! A file being prepared has the temporary name of the log that it may become. Only the log's writer
 //! gives it the log's own name, when it goes on there; whatever has a temporary name is no log, and
@@ -15,11 +16,11 @@ use std::{
     sync::Arc,
 };
 
-use tala_core::{StopCause, TalaError};
+use tala_core::{StopCause, StorageOperation, TalaError};
 
 use super::file::log_name;
 use crate::{
-    actor::{Actor, Fate, Flow, Handle, spawn},
+    actor::{Actor, Ending, Fate, Flow, Handle, spawn},
     disk::{DiskFile, StoreDir},
     files::DirLock,
     ids::FileNumber,
@@ -67,6 +68,8 @@ struct PrepareActor {
     last: Option<PathBuf>,
     /// A request that came while a file was being made that is of no use any more.
     later: Option<Fill>,
+    /// Of the engine, which a failed sync ends.
+    fate: Arc<Fate>,
     /// No other engine may have the directory while this one may still remove a file from it.
     _lock: Arc<DirLock>,
 }
@@ -93,11 +96,21 @@ impl PrepareActor {
             }
             let piece = (bytes - at).min(PIECE_BYTES);
             file.write_zeros(at, piece)?;
-            file.sync_data()?;
+            file.sync_data().inspect_err(|error| self.give_up_the_disk(path, error))?;
             at += piece;
         }
-        file.sync_all()?;
+        file.sync_all().inspect_err(|error| self.give_up_the_disk(path, error))?;
         Ok(file)
+    }
+
+    /// Ends the engine. A file that cannot be made leaves logs that grow; but a failed sync is told
+    /// once, to whoever asked, and may have been for a block of the file system that the log's file
+    /// is in as well. The log's next sync would say that all is well.
+    fn give_up_the_disk(&self, path: &Path, error: &io::Error) {
+        let source =
+            error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+        let cause = StopCause::Failed(TalaError::storage(StorageOperation::Sync, path, source));
+        self.fate.settle(Ending { actor: Self::NAME, cause: Arc::new(cause) });
     }
 
     fn remove(&self, path: &Path) {
@@ -163,16 +176,22 @@ enum Next {
 
 impl Ahead {
     /// Starts the thread, which ends when the `Ahead` and the handle's outbox are gone. Its end, in
-    /// whatever way, is no other thread's.
+    /// whatever way, is no other thread's; only a sync of its that fails ends the engine of this `fate`.
     ///
     /// # Errors
     /// The operating system has no room for another thread.
     pub(crate) fn start(
         dir: &StoreDir,
         lock: &Arc<DirLock>,
+        fate: &Arc<Fate>,
     ) -> Result<(Self, Handle<Fill>), TalaError> {
-        let actor =
-            PrepareActor { dir: dir.clone(), last: None, later: None, _lock: Arc::clone(lock) };
+        let actor = PrepareActor {
+            dir: dir.clone(),
+            last: None,
+            later: None,
+            fate: Arc::clone(fate),
+            _lock: Arc::clone(lock),
+        };
         let (outbox, inbox) = mailbox(1);
         let ahead = Self { outbox: outbox.clone(), bytes: FIRST_BYTES, next: Next::Unasked };
         let handle = spawn(actor, (outbox, inbox), &Arc::new(Fate::default()))?;
@@ -252,7 +271,7 @@ mod tests {
             let store = StoreDir::real(dir.path());
             let mut log = DiskLog::create(&store, FileNumber(1)).unwrap();
             let lock = Arc::new(DirLock::take(&store).unwrap());
-            let (ahead, mut handle) = Ahead::start(&store, &lock).unwrap();
+            let (ahead, mut handle) = Ahead::start(&store, &lock, &Arc::default()).unwrap();
             handle.release();
             log.prepare_ahead(ahead);
             Self { dir, log, handle }

@@ -69,9 +69,9 @@ pub const ENOSPC: i32 = 28;
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     /// At the operation with this number, from 0; or, where it is for one kind, at the first of that
-    /// kind from there on: threads do not always come in the same order.
+    /// kind from there on, of a file whose name ends so: threads do not always come in the same order.
     at: usize,
-    only: Option<Kind>,
+    only: Option<(Kind, &'static str)>,
     fault: Fault,
     /// Whether every later operation of its kind fails as well.
     lasts: bool,
@@ -161,7 +161,16 @@ impl SimDisk {
     pub fn fail_write(&self, at: usize, fault: Fault) {
         let mut state = self.state();
         let at = state.asked.len() + at;
-        state.plan = Some(Plan { at, only: Some(Kind::Write), fault, lasts: false });
+        state.plan = Some(Plan { at, only: Some((Kind::Write, "")), fault, lasts: false });
+        state.failed.clear();
+    }
+
+    /// Has the next sync fail of a file whose name ends so.
+    pub fn fail_sync_of(&self, name_end: &'static str) {
+        let mut state = self.state();
+        let at = state.asked.len();
+        let only = Some((Kind::Sync, name_end));
+        state.plan = Some(Plan { at, only, fault: Fault::Errno(EIO), lasts: false });
         state.failed.clear();
     }
 
@@ -274,7 +283,10 @@ impl State {
             && first.is_some_and(|first| self.asked[first].1 == path);
         let is_due = match plan.only {
             None => number == plan.at,
-            Some(only) => number >= plan.at && only == kind && self.failed.is_empty(),
+            Some((only, name_end)) => {
+                let is_meant = only == kind && path.to_string_lossy().ends_with(name_end);
+                number >= plan.at && is_meant && self.failed.is_empty()
+            }
         };
         let fault = match plan.fault {
             fault if is_due => fault,

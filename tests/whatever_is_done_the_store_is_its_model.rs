@@ -293,8 +293,9 @@ fn add_torn_write(files: &mut Files, bytes: u8) {
     let Some((_, log)) = logs.iter_mut().rfind(|log| is_log(log)) else { return };
     let mut payload_len = 4_000_u32.to_le_bytes().to_vec();
     payload_len.resize(bytes.into(), 0xA5);
-    // Room prepared ahead of the end is where a write goes.
-    log.truncate(log.len() - log.iter().rev().take_while(|byte| **byte == 0).count());
+    // Room prepared ahead of the end is where a write goes. The last bytes of a checksum may be zeros.
+    let zeros_count = log.iter().rev().take_while(|byte| **byte == 0).count();
+    log.truncate(log.len() - zeros_count.saturating_sub(4));
     log.extend(payload_len);
 }
 

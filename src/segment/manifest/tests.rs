@@ -24,7 +24,7 @@ fn sample() -> Manifest {
         next_log: FileNumber(9),
         next_seq: SeqNo(301),
         synced_seq: SeqNo(300),
-        logs: vec![log(3, 150, 250, 7777), log(4, 251, 250, 0), log(8, 251, 300, 1)],
+        logs: vec![log(3, 201, 250, 7777), log(4, 251, 250, 0), log(8, 251, 300, 1)],
         legacy: Some(LegacyEntry { bytes: 123, crc: 456 }),
     }
 }
@@ -116,7 +116,7 @@ fn hostile_counts_are_refused() {
 fn contradictions_are_refused_on_the_way_in_and_out() {
     let good = sample().encode().unwrap();
     // Offset of a field, a value, offset of the entry that is named.
-    let cases: [(usize, u64, u64); 16] = [
+    let cases: [(usize, u64, u64); 17] = [
         (16, 0, 16),     // no next segment
         (24, 0, 24),     // no next log
         (32, 0, 32),     // no next sequence number
@@ -133,6 +133,7 @@ fn contradictions_are_refused_on_the_way_in_and_out() {
         (256, 9, 256),   // a log number that is not taken yet
         (264, 250, 256), // ranges of logs that overlap
         (248, 1, 224),   // an empty log with bytes
+        (200, 200, 192), // a log that segments cover
     ];
     for (at, value, named) in cases {
         let error = decode(&patched(&good, at, &value.to_le_bytes())).unwrap_err();

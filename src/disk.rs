@@ -17,8 +17,10 @@ use std::{
 
 use memmap2::Mmap;
 
+mod gentle;
 mod real;
 
+pub(crate) use gentle::{LogSyncs, Rests, write_gently, write_piece_of_zeros};
 pub(crate) use real::RealDisk;
 
 /// Zeros that are written at once.
@@ -123,6 +125,15 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 
     /// Makes its bytes durable, and all that is known of it (fsync).
     fn sync_all(&self) -> io::Result<()>;
+
+    /// Asks the system to begin writing these bytes to the disk, if they are not there yet. It may do
+    /// so or not: nothing is durable before a sync, which then has less to do.
+    fn begin_write_back(&self, _offset: u64, _len: u64) {}
+
+    /// How many names the file has.
+    fn names_count(&self) -> io::Result<u64> {
+        Ok(1)
+    }
 
     /// Has what is read next come from the disk instead of the page cache, as far as it is synced.
     fn drop_cached(&self) -> io::Result<()>;

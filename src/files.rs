@@ -10,7 +10,7 @@ use std::{
 
 use tala_core::{StorageOperation, TalaError};
 
-use crate::disk::{Disk, DiskFile, StoreDir};
+use crate::disk::{Disk, DiskFile, LogSyncs, StoreDir, write_gently};
 
 /// Name of the file that a [`DirLock`] holds.
 pub(crate) const LOCK_NAME: &str = "LOCK";
@@ -34,9 +34,22 @@ pub(crate) fn sync_dir(disk: &dyn Disk, path: &Path) -> Result<(), TalaError> {
 /// [`TalaError::Storage`] for the first thing that failed. The old content stands, unless only the
 /// last step failed (making the new name durable): then either may.
 pub(crate) fn write_atomically(dir: &StoreDir, name: &str, bytes: &[u8]) -> Result<(), TalaError> {
+    write_atomically_beside(dir, name, bytes, &LogSyncs::default())
+}
+
+/// As [`write_atomically`], of much, and beside a log that is synced meanwhile.
+///
+/// # Errors
+/// As there.
+pub(crate) fn write_atomically_beside(
+    dir: &StoreDir,
+    name: &str,
+    bytes: &[u8],
+    syncs: &LogSyncs,
+) -> Result<(), TalaError> {
     let temporary = dir.join(format!("{name}.tmp"));
     remove_if_there(dir.disk(), &temporary)?;
-    let renamed = write_and_rename(dir.disk(), &temporary, &dir.join(name), bytes);
+    let renamed = write_and_rename(dir.disk(), &temporary, &dir.join(name), (bytes, syncs));
     if renamed.is_err() {
         // The first error says more than one about clearing up; a leftover is replaced next time.
         let _ = dir.disk().remove(&temporary);
@@ -49,10 +62,10 @@ fn write_and_rename(
     disk: &dyn Disk,
     temporary: &Path,
     target: &Path,
-    bytes: &[u8],
+    (bytes, syncs): (&[u8], &LogSyncs),
 ) -> Result<(), TalaError> {
     let file = disk.create_new(temporary).map_err(failed(StorageOperation::Create, temporary))?;
-    file.write_all_at(bytes, 0).map_err(failed(StorageOperation::Write, temporary))?;
+    write_gently(&*file, bytes, syncs).map_err(failed(StorageOperation::Write, temporary))?;
     file.sync_all().map_err(failed(StorageOperation::Sync, temporary))?;
     disk.rename(temporary, target).map_err(failed(StorageOperation::Rename, target))
 }

@@ -6,7 +6,7 @@
 //! Reading order: `record` (bytes and records), `scan` (records after a damaged place), `replay`
 //! (what a log file holds and how it ended), `salvage` (what is left of a damaged one), `entries`
 //! (logs as other programs see them), `file` (a log on disk), `prepare` (the next one, filled with
-//! zeros), `writer` (the actor that owns it), `standalone` (a log outside every store).
+//! zeros), `spare` (an old one that it is made of), `writer` (the actor that owns it), `standalone` (a log outside every store).
 
 mod entries;
 mod file;
@@ -15,6 +15,7 @@ mod record;
 mod replay;
 mod salvage;
 mod scan;
+mod spare;
 mod standalone;
 mod writer;
 
@@ -29,7 +30,7 @@ pub use writer::{
 
 pub(crate) use entries::read_entries;
 pub(crate) use file::{DiskLog, log_name, parse_log_name};
-pub(crate) use prepare::{Ahead, Fill, is_prepared_len};
+pub(crate) use prepare::{Ahead, Fill, PREPARED_NAME, is_prepared_len};
 pub(crate) use replay::{
     Bound, Ending, Expected, LogEnd, LogRecord, accepted_records, holds_a_write, read_log,
     synced_proof,
@@ -38,6 +39,7 @@ pub(crate) use replay::{
 pub(crate) use salvage::{
     FoundOp, FoundRecord, Salvaged, entry_at, intent_at, salvage_entries, salvage_log,
 };
+pub(crate) use spare::{SPARE_NAME, Spare};
 
 #[cfg(test)]
 mod tests;

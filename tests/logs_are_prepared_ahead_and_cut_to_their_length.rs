@@ -5,15 +5,16 @@ mod common;
 mod simulated;
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use common::{Random, TestDir, id};
-use simulated::SimDisk;
+use simulated::{Change, Event, Op, SimDisk};
 use tala_core::{Intent, IntentStore, StopCause, StorageOperation, TalaError};
-use tala_store::{EngineOptions, StorageEngine, rooms::Disk};
+use tala_store::{EngineOptions, RecoveryWarning, StorageEngine, rooms::Disk};
 
 const DIM: usize = 512;
 const BATCH: u64 = 16;
@@ -59,7 +60,9 @@ fn logs_are_prepared_ahead_and_cut_to_their_length() {
     // that is being prepared.
     let crashed = dir.copy();
     std::fs::write(crashed.file("log_000003.wal"), vec![0; 4 << 20]).unwrap();
-    std::fs::write(crashed.file("log_000004.wal.tmp"), [0; 5_000]).unwrap();
+    for name in ["log_next.wal.tmp", "log_spare.wal.tmp", "log_000004.wal.tmp"] {
+        std::fs::write(crashed.file(name), [0; 5_000]).unwrap();
+    }
     let check = |engine: &StorageEngine| {
         assert_eq!(engine.recovery().warnings, []);
         assert_eq!(engine.len() as u64, batches * BATCH);
@@ -117,4 +120,72 @@ fn a_failed_sync_of_what_is_prepared_ends_the_engine() {
     let engine = open(&SimDisk::of(disk.volume())).unwrap();
     let len = engine.len() as u64;
     assert!(len == batches * BATCH || len == (batches + 1) * BATCH, "{len}");
+}
+
+/// Intents of a segment whose logs are long enough to be kept for their blocks.
+const LONG: usize = 2_048;
+
+fn with_segments(disk: &SimDisk) -> EngineOptions {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    options().hot_capacity(LONG).disk(disk)
+}
+
+/// A log that segments cover becomes the next one that is prepared, whatever it was called, and the
+/// power may be cut at any moment of that.
+#[test]
+fn logs_are_made_of_older_ones_and_a_power_cut_does_not_mix_them_up() {
+    const CUTS_FROM: u64 = 3 * LONG as u64 / BATCH;
+    let disk = SimDisk::new();
+    let dir = Path::new("/data/store");
+    let engine = with_segments(&disk).open(dir).unwrap();
+    let mut images = HashSet::new();
+    for batch in 0..2 * CUTS_FROM {
+        engine.insert_batch(intents(batch)).unwrap();
+        if batch < CUTS_FROM || !batch.is_multiple_of(16) {
+            continue;
+        }
+        let volume = disk.volume();
+        for choice in [1, 2 + batch] {
+            let left = volume.cut(choice, batch);
+            if !images.insert(left.fingerprint()) {
+                continue;
+            }
+            let left = SimDisk::of(left);
+            let reopened = with_segments(&left).open(dir).unwrap();
+            let (len, due) = (reopened.len() as u64, (batch + 1) * BATCH);
+            assert_eq!(len, due, "after batch {batch}, choice {choice}");
+            for number in [0, due / 2, due - 1] {
+                assert!(reopened.get(id(number)).unwrap().is_some(), "{number} of {due}");
+            }
+            let aside: Vec<_> =
+                reopened.recovery().warnings.iter().filter(|it| !is_torn_tail(it)).collect();
+            assert!(aside.is_empty(), "{aside:?}");
+            reopened.close().unwrap();
+        }
+    }
+    assert!(images.len() > 30, "only {} images", images.len());
+    let taken = |event: &Event| matches!(event, Event::Op(Op::Rename(from, _)) if from.ends_with("log_spare.wal.tmp"));
+    let events = disk.events();
+    let count = events.iter().filter(|event| taken(event)).count();
+    assert!(count > 1, "one was used {count} times");
+    // A cut rarely comes between: the new name is durable before there is anything new in the file.
+    let is_of_zeros = |event: &Event| match event {
+        Event::Op(Op::Change(_, Change::Write { bytes, .. })) => {
+            bytes.iter().all(|byte| *byte == 0)
+        }
+        _ => false,
+    };
+    let is_sync_of_dir = |event: &Event| matches!(event, Event::Op(Op::SyncDir(_)));
+    for (at, _) in events.iter().enumerate().filter(|(_, event)| taken(event)) {
+        let mut later = events[at..].iter();
+        let next = later.find(|event| is_of_zeros(event) || is_sync_of_dir(event));
+        assert!(next.is_some_and(is_sync_of_dir), "it is written to while its name may come back");
+    }
+    engine.close().unwrap();
+    let left: Vec<_> = disk.list(dir).unwrap();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{left:?}");
+}
+
+const fn is_torn_tail(warning: &RecoveryWarning) -> bool {
+    matches!(warning, RecoveryWarning::TornTail { .. })
 }

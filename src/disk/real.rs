@@ -6,7 +6,8 @@ use std::{
     ffi::OsString,
     fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    num::NonZeroU64,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -133,6 +134,15 @@ impl DiskFile for File {
 
     fn sync_all(&self) -> io::Result<()> {
         File::sync_all(self)
+    }
+
+    fn begin_write_back(&self, offset: u64, len: u64) {
+        // Asked to forget pages, the system begins to write back those that are dirty, and keeps them.
+        let _ = fadvise(self, offset, NonZeroU64::new(len), Advice::DontNeed);
+    }
+
+    fn names_count(&self) -> io::Result<u64> {
+        self.metadata().map(|found| found.nlink())
     }
 
     fn drop_cached(&self) -> io::Result<()> {

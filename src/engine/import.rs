@@ -10,7 +10,7 @@ use tala_wire::SegmentReader;
 
 use super::recover::{LEGACY_LOG, Listing, Recovered, RecoveryWarning};
 use crate::{
-    disk::StoreDir,
+    disk::{LogSyncs, StoreDir},
     files::{read_all, read_whole},
     ids::SeqNo,
     mapping::map_file,
@@ -194,7 +194,15 @@ fn publish(
     let covers = (SeqNo::FIRST, recovered.last_seq);
     let buffer = recovered.hot.take();
     let arena = recovered.arena.arena();
-    manifest.segments.push(write_segment(dir, &buffer, id, covers, epoch_ns(), &**arena)?);
+    manifest.segments.push(write_segment(
+        dir,
+        &buffer,
+        id,
+        covers,
+        epoch_ns(),
+        &**arena,
+        &LogSyncs::default(),
+    )?);
     manifest.next_segment = SegmentId(id.0 + 1);
     manifest.next_seq = recovered.last_seq.next();
     manifest.synced_seq = recovered.last_seq;

@@ -30,7 +30,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         awake_mailbox, mailbox, one_shot,
     },
-    wal::{Ahead, DiskLog, Log, Request, WalActor, WalLetter, log_name},
+    wal::{Ahead, DiskLog, Log, Request, Spare, WalActor, WalLetter, log_name},
 };
 
 /// Letters of sealed buffers that may wait for the flusher; beyond that the log's writer waits.
@@ -279,9 +279,24 @@ fn start(
     let mut flush_outbox = None;
     let mut prepare = None;
     if let Some((dir, mut on_disk)) = on_disk {
+        let syncs = on_disk.file.syncs().clone();
+        // Where the kernel decides when bytes are durable, no sync is there to be made faster. And
+        // without the thread, logs grow.
+        let spare = Spare::new(dir.clone());
+        if options.durability != Durability::Os
+            && let Ok((ahead, mut handle)) =
+                Ahead::start(dir, &on_disk.lock, &fate, (spare.clone(), syncs.clone()))
+        {
+            on_disk.file.prepare_ahead(ahead);
+            handle.release();
+            prepare = Some(handle);
+        } else {
+            spare.close();
+        }
+        let retire_log = Box::new(move |number| spare.retire(number));
         let store = DiskSegments::new(
             dir.clone(),
-            log_name,
+            (retire_log, syncs),
             Arc::clone(&on_disk.manifest),
             arena,
             Arc::clone(&on_disk.lock),
@@ -290,15 +305,6 @@ fn start(
         flush_outbox = Some(flush_mailbox.0.clone());
         let actor = FlushActor::new(store, Arc::clone(&metrics));
         flusher = Some(spawn(actor, flush_mailbox, &fate)?);
-        // Where the kernel decides when bytes are durable, no sync is there to be made faster. And
-        // without the thread, logs grow.
-        if options.durability != Durability::Os
-            && let Ok((ahead, mut handle)) = Ahead::start(dir, &on_disk.lock, &fate)
-        {
-            on_disk.file.prepare_ahead(ahead);
-            handle.release();
-            prepare = Some(handle);
-        }
         log = Some(Log {
             file: TrackedMutex::new(on_disk.file, &metrics, LockRank::Wal),
             number: on_disk.number,

@@ -25,8 +25,9 @@ use crate::{
     },
     sync::produce_ahead,
     wal::{
-        Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, accepted_records, holds_a_write,
-        is_prepared_len, log_name, parse_log_name, read_log, synced_proof,
+        Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, PREPARED_NAME, SPARE_NAME,
+        accepted_records, holds_a_write, is_prepared_len, log_name, parse_log_name, read_log,
+        synced_proof,
     },
 };
 
@@ -257,14 +258,16 @@ pub fn manifest_is_lost(dir: &Path) -> TalaError {
     TalaError::corrupt(dir.join(MANIFEST_NAME), 0, what)
 }
 
-/// Whether a file of this name is one of ours that was never finished.
+/// Whether a file of this name is one of ours that was never finished, or is kept for its blocks.
 fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(".tmp").is_some_and(|name| {
-        name == MANIFEST_NAME
-            || name == UNFINISHED_NAME
-            || parse_segment_name(name).is_some()
-            || parse_log_name(name).is_some()
-    })
+    let is_log_to_be = [PREPARED_NAME, SPARE_NAME].contains(&name);
+    is_log_to_be
+        || name.strip_suffix(".tmp").is_some_and(|name| {
+            name == MANIFEST_NAME
+                || name == UNFINISHED_NAME
+                || parse_segment_name(name).is_some()
+                || parse_log_name(name).is_some()
+        })
 }
 
 /// A log of which it is known what counts.

@@ -18,7 +18,7 @@ use tala_core::{Intent, IntentId, SegmentId, StorageOperation, TalaError};
 use self::{merge::Merged, salvage::Salvager};
 use super::recover::{Listing, UNFINISHED_NAME, Unlisted, ensure_dir, settle_dir};
 use crate::{
-    disk::{EntryKind, StoreDir},
+    disk::{EntryKind, LogSyncs, StoreDir},
     entry::{Entry, NoArena, Vector},
     files::{DirLock, failed, sync_dir, write_atomically},
     ids::SeqNo,
@@ -328,7 +328,15 @@ fn write_buffer(
     let covers = (manifest.covered_seq().next(), SeqNo(last_seq));
     let id = manifest.next_segment;
     let full = buffer.take();
-    manifest.segments.push(write_segment(to, &full, id, covers, epoch_ns(), &NoArena)?);
+    manifest.segments.push(write_segment(
+        to,
+        &full,
+        id,
+        covers,
+        epoch_ns(),
+        &NoArena,
+        &LogSyncs::default(),
+    )?);
     manifest.next_segment = SegmentId(id.0 + 1);
     manifest.next_seq = covers.1.next();
     manifest.synced_seq = covers.1;

@@ -15,7 +15,7 @@ use tala_core::{SegmentId, StopCause, TalaError};
 use super::{HotBuffer, Manifest, write_segment};
 use crate::{
     actor::{Actor, Flow},
-    disk::StoreDir,
+    disk::{LogSyncs, StoreDir},
     entry::Embeddings,
     files::DirLock,
     ids::{FileNumber, SeqNo},
@@ -121,11 +121,17 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
     }
 }
 
+/// Lets go of a log that segments cover. One that stays is listed no more, and the next open removes
+/// it.
+pub type RetireLog = Box<dyn Fn(FileNumber) + Send>;
+
 /// Segments as files of a directory.
 pub struct DiskSegments<E> {
     dir: StoreDir,
-    /// Name of a log, which this room knows nothing else of.
-    log_name: fn(FileNumber) -> String,
+    /// All that this room knows of logs.
+    retire_log: RetireLog,
+    /// Of the log, whose writer is not to wait for a segment.
+    syncs: LogSyncs,
     /// The MANIFEST as last published; others only look at it.
     manifest: Arc<Mutex<Manifest>>,
     embeddings: Arc<E>,
@@ -137,12 +143,12 @@ impl<E: Embeddings> DiskSegments<E> {
     /// Segments in `dir`, as `manifest` lists them.
     pub fn new(
         dir: StoreDir,
-        log_name: fn(FileNumber) -> String,
+        (retire_log, syncs): (RetireLog, LogSyncs),
         manifest: Arc<Mutex<Manifest>>,
         embeddings: Arc<E>,
         lock: Arc<DirLock>,
     ) -> Self {
-        Self { dir, log_name, manifest, embeddings, _lock: lock }
+        Self { dir, retire_log, syncs, manifest, embeddings, _lock: lock }
     }
 }
 
@@ -165,6 +171,7 @@ impl<E: Embeddings> SegmentStore for DiskSegments<E> {
                 covers,
                 epoch_ns(),
                 &*self.embeddings,
+                &self.syncs,
             )?;
             manifest.next_segment = SegmentId(entry.id.0 + 1);
             manifest.segments.push(entry);
@@ -174,10 +181,7 @@ impl<E: Embeddings> SegmentStore for DiskSegments<E> {
         manifest.synced_seq = manifest.synced_seq.max(last_seq);
         manifest.publish(&self.dir)?;
         *self.manifest.lock() = manifest;
-        for number in retired {
-            // A log that stays is listed no more, and the next open removes it.
-            let _ = self.dir.disk().remove(&self.dir.join((self.log_name)(number)));
-        }
+        retired.into_iter().for_each(&self.retire_log);
         Ok(bytes)
     }
 

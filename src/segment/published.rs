@@ -6,14 +6,14 @@ use tala_wire::{Agreement, Change, SegmentReader};
 
 use super::{HotBuffer, SegmentEntry, segment_name};
 use crate::{
-    disk::{Mapping, StoreDir},
+    disk::{LogSyncs, Mapping, StoreDir},
     entry::Embeddings,
-    files::write_atomically,
+    files::write_atomically_beside,
     ids::{IdMap, SeqNo},
     mapping::map_file,
 };
 
-/// Writes `buffer` as segment `id` of `dir`, durably.
+/// Writes `buffer` as segment `id` of `dir`, durably, beside a log whose syncs these are.
 ///
 /// # Errors
 /// The operating system refused, or a limit of the format is exceeded.
@@ -24,10 +24,11 @@ pub fn write_segment(
     covers: (SeqNo, SeqNo),
     created_at_ns: u64,
     embeddings: &impl Embeddings,
+    syncs: &LogSyncs,
 ) -> Result<SegmentEntry, TalaError> {
     let name = segment_name(id);
     let bytes = buffer.encode(id, created_at_ns, embeddings)?;
-    write_atomically(dir, &name, &bytes)?;
+    write_atomically_beside(dir, &name, &bytes, syncs)?;
     let (first_seq, last_seq) = covers;
     let crc = crc32c::crc32c(&bytes);
     Ok(SegmentEntry { id, first_seq, last_seq, bytes: bytes.len() as u64, crc })

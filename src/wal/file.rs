@@ -11,16 +11,13 @@ use std::{
 
 use tala_core::{StorageOperation, TalaError};
 
-use super::prepare::{Ahead, prepared_name};
+use super::prepare::{Ahead, PREPARED_NAME};
 use crate::{
-    disk::{DiskFile, StoreDir},
+    disk::{DiskFile, LogSyncs, StoreDir},
     files::sync_dir,
     ids::FileNumber,
+    sync::now_ns,
 };
-
-/// Where syncs carry so much on average, no file is prepared: the growing file costs each of them the
-/// same, and filling another with zeros takes the disk from them.
-const LARGE_SYNC_BYTES: u64 = 64 << 10;
 
 /// Name of the log file with this number, such as `log_000001.wal`.
 pub(crate) fn log_name(number: FileNumber) -> String {
@@ -61,7 +58,11 @@ pub trait LogFile: Send {
         Ok(())
     }
 
-    /// Whether the room that was prepared in the file is used up, and in the next one some is ready:
+    /// Takes note that a segment will cover what was appended so far: the next file begins with what
+    /// no segment covers.
+    fn sealed(&mut self) {}
+
+    /// Whether the room that was prepared in the file is used up, much is to come before a segment covers it, and in the next one some is ready:
     /// going on there makes syncs faster.
     fn is_used_up(&mut self) -> bool {
         false
@@ -96,9 +97,7 @@ impl OpenLog {
         let path = dir.join(log_name(number));
         // Whoever put a file there meanwhile would lose it by the renaming, and nobody may create one
         // who does not have the directory's lock.
-        if !is_missing(dir, &path)
-            || dir.disk().rename(&dir.join(prepared_name(number)), &path).is_err()
-        {
+        if !is_missing(dir, &path) || dir.disk().rename(&dir.join(PREPARED_NAME), &path).is_err() {
             return Ok(None);
         }
         make_durable(dir)?;
@@ -144,8 +143,10 @@ pub(crate) struct DiskLog {
     open: OpenLog,
     /// Bytes of the open file.
     len: u64,
-    /// How often it was synced.
-    syncs_count: u64,
+    /// Whether a segment will cover all of it.
+    is_sealed: bool,
+    /// For those who write beside it.
+    syncs: LogSyncs,
     prepared: Option<OpenLog>,
     /// The file after this one, where files are prepared ahead.
     ahead: Option<Ahead>,
@@ -160,17 +161,19 @@ impl DiskLog {
     pub(crate) fn create(dir: &StoreDir, number: FileNumber) -> Result<Self, TalaError> {
         let open = OpenLog::create(dir, number)?;
         let dir = dir.clone();
-        Ok(Self { dir, open, len: 0, syncs_count: 0, prepared: None, ahead: None, failed: None })
+        let syncs = LogSyncs::default();
+        let (prepared, ahead, failed) = (None, None, None);
+        Ok(Self { dir, open, len: 0, is_sealed: false, syncs, prepared, ahead, failed })
+    }
+
+    /// What is known of its syncs.
+    pub(crate) const fn syncs(&self) -> &LogSyncs {
+        &self.syncs
     }
 
     /// Has the files after this one prepared by who is behind `ahead`.
     pub(crate) fn prepare_ahead(&mut self, ahead: Ahead) {
         self.ahead = Some(ahead);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn ahead(&self) -> Option<&Ahead> {
-        self.ahead.as_ref()
     }
 
     /// Whether no file will be prepared while this one is open.
@@ -182,11 +185,6 @@ impl DiskLog {
     /// Whether nothing is left of the room that was prepared in the open file.
     fn has_no_room(&self) -> bool {
         self.len >= self.open.prepared_bytes
-    }
-
-    /// Whether a sync carries so little that the price of a growing file is felt.
-    fn syncs_are_small(&self) -> bool {
-        self.len < self.syncs_count.saturating_mul(LARGE_SYNC_BYTES)
     }
 
     /// Runs `step` unless something failed before, and remembers its failure.
@@ -211,9 +209,8 @@ impl LogFile for DiskLog {
             file.write_all_at(bytes, log.len)
                 .map_err(|error| failure(StorageOperation::Write, path, error))?;
             log.len += bytes.len() as u64;
-            let syncs_are_small = log.syncs_are_small();
             if let Some(ahead) = &mut log.ahead {
-                ahead.look(log.open.number, log.len, syncs_are_small);
+                ahead.look(log.len);
             }
             Ok(())
         })
@@ -222,8 +219,11 @@ impl LogFile for DiskLog {
     fn sync(&mut self) -> Result<(), TalaError> {
         self.guarded(|log| {
             let OpenLog { file, path, .. } = &log.open;
-            log.syncs_count += 1;
-            file.sync_data().map_err(|error| failure(StorageOperation::Sync, path, error))
+            let since_ns = now_ns();
+            log.syncs.begin();
+            file.sync_data().map_err(|error| failure(StorageOperation::Sync, path, error))?;
+            log.syncs.end(now_ns().saturating_sub(since_ns));
+            Ok(())
         })
     }
 
@@ -250,16 +250,15 @@ impl LogFile for DiskLog {
 
     fn rotate(&mut self, next: FileNumber) -> Result<(), TalaError> {
         self.guarded(|log| {
-            let was_used_up = log.has_no_room();
             log.open = match log.prepared.take() {
                 Some(prepared) if prepared.number == next => prepared,
                 _ => OpenLog::create(&log.dir, next)?,
             };
             if let Some(ahead) = &mut log.ahead {
-                ahead.begun(log.len, was_used_up);
+                ahead.begun(log.len, log.is_sealed);
             }
             log.len = 0;
-            log.syncs_count = 0;
+            log.is_sealed = false;
             Ok(())
         })
     }
@@ -277,7 +276,12 @@ impl LogFile for DiskLog {
     }
 
     fn is_used_up(&mut self) -> bool {
-        self.has_no_room() && self.ahead.as_ref().is_some_and(Ahead::is_ready)
+        let goes_on = |ahead: &Ahead| ahead.is_ready() && ahead.has_much_to_come(self.len);
+        self.has_no_room() && self.ahead.as_ref().is_some_and(goes_on)
+    }
+
+    fn sealed(&mut self) {
+        self.is_sealed = true;
     }
 }
 
@@ -367,7 +371,8 @@ mod tests {
             dir,
             open,
             len: 0,
-            syncs_count: 0,
+            is_sealed: false,
+            syncs: LogSyncs::default(),
             prepared: None,
             ahead: None,
             failed: None,

@@ -10,35 +10,31 @@
 //! gives it the log's own name, when it goes on there; whatever has a temporary name is no log, and
 //! opening the store removes it.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use tala_core::{StopCause, StorageOperation, TalaError};
 
-use super::file::log_name;
+use super::Spare;
 use crate::{
     actor::{Actor, Ending, Fate, Flow, Handle, spawn},
-    disk::{DiskFile, StoreDir},
+    disk::{DiskFile, LogSyncs, Rests, StoreDir, write_piece_of_zeros},
     files::DirLock,
-    ids::FileNumber,
-    sync::{Answer, Inbox, Outbox, Patience, Received, Reply, mailbox, one_shot},
+    sync::{Answer, Inbox, Outbox, Patience, Received, Reply, mailbox, now_ns, one_shot},
 };
 
 /// A log this long has the next one prepared: a store that hardly writes needs none.
 const PREPARE_FROM_BYTES: u64 = 256 << 10;
 /// Files that are prepared are so long, or a multiple of it.
-const STEP_BYTES: u64 = 1 << 20;
+pub(super) const STEP_BYTES: u64 = 1 << 20;
 /// The first file that is prepared.
-const FIRST_BYTES: u64 = 4 << 20;
+pub(super) const FIRST_BYTES: u64 = 4 << 20;
 /// The largest.
-const LARGEST_BYTES: u64 = 64 << 20;
+const LARGEST_BYTES: u64 = 16 << 20;
 /// Where one was used up, the next but one is so many times as large.
 const GROWTH: u64 = 4;
-/// Zeros that are written, and made durable, at once: what a commit may have to wait behind.
-const PIECE_BYTES: u64 = 512 << 10;
+
+/// A file of zeros, and how many they are.
+type Prepared = (Box<dyn DiskFile>, u64);
 
 /// Whether a log file of this length may have been prepared, so that zeros at its end are room. All
 /// of one that is nothing else may be: its process ended before its first write.
@@ -46,28 +42,25 @@ pub(crate) const fn is_prepared_len(len: u64) -> bool {
     len >= FIRST_BYTES && len.is_multiple_of(STEP_BYTES)
 }
 
-/// The temporary name of the log file with this number.
-pub(crate) fn prepared_name(number: FileNumber) -> String {
-    format!("{}.tmp", log_name(number))
-}
+/// The name of the file that becomes the next log, or is becoming it. Opening a store removes whatever
+/// has such a name.
+pub(crate) const PREPARED_NAME: &str = "log_next.wal.tmp";
 
 /// What the thread is asked for.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    /// Whose temporary name the file gets.
-    number: FileNumber,
     bytes: u64,
     /// Answered with the file; dropped where there will be none.
-    reply: Reply<Box<dyn DiskFile>>,
+    reply: Reply<Prepared>,
 }
 
 /// The thread.
 struct PrepareActor {
     dir: StoreDir,
-    /// The last file that was prepared, if the log's writer has not renamed it since.
-    last: Option<PathBuf>,
-    /// A request that came while a file was being made that is of no use any more.
-    later: Option<Fill>,
+    /// Where a log that is of no use any more is kept.
+    spare: Spare,
+    /// Of the log that files are prepared for.
+    syncs: LogSyncs,
     /// Of the engine, which a failed sync ends.
     fate: Arc<Fate>,
     /// No other engine may have the directory while this one may still remove a file from it.
@@ -75,32 +68,32 @@ struct PrepareActor {
 }
 
 impl PrepareActor {
-    /// Makes a file of zeros. Gives up where another file is asked for meanwhile, as the log goes on
-    /// without this one then, and where the thread is to end.
-    fn fill(
-        &mut self,
-        path: &Path,
-        bytes: u64,
-        inbox: &Inbox<Fill>,
-    ) -> io::Result<Box<dyn DiskFile>> {
-        let file = self.dir.disk().create_new(path)?;
-        let mut at = 0;
+    /// Makes a file of zeros of at least so many bytes, of the spare one if there is one. Gives up
+    /// where the thread is to end.
+    fn fill(&self, path: &Path, bytes: u64, inbox: &Inbox<Fill>) -> io::Result<Prepared> {
+        let spare = self.spare.take(path, bytes).map_err(|error| {
+            self.fate
+                .settle(Ending { actor: Self::NAME, cause: Arc::new(StopCause::Failed(error)) });
+            io::ErrorKind::Other
+        })?;
+        let (file, bytes) = match spare {
+            Some(taken) => taken,
+            None => (self.dir.disk().create_new(path)?, bytes),
+        };
+        let (mut at, mut rests) = (0, Rests::beside(&self.syncs));
+        let mut rest = Patience::None;
         while at < bytes {
-            match inbox.receive(Patience::None) {
-                Received::Nothing => {}
-                Received::Letter(later) => {
-                    self.later = Some(later);
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
-                Received::Closed => return Err(io::ErrorKind::Interrupted.into()),
+            // Nobody asks for another file before this one is there.
+            if matches!(inbox.receive(rest), Received::Closed) {
+                return Err(io::ErrorKind::Interrupted.into());
             }
-            let piece = (bytes - at).min(PIECE_BYTES);
-            file.write_zeros(at, piece)?;
-            file.sync_data().inspect_err(|error| self.give_up_the_disk(path, error))?;
-            at += piece;
+            at += write_piece_of_zeros(&*file, at, bytes - at)?;
+            rest = rests.after_piece().map_or(Patience::None, |rest| {
+                Patience::Until(now_ns().saturating_add(rest.as_nanos() as u64))
+            });
         }
         file.sync_all().inspect_err(|error| self.give_up_the_disk(path, error))?;
-        Ok(file)
+        Ok((file, bytes))
     }
 
     /// Ends the engine. A file that cannot be made leaves logs that grow; but a failed sync is told
@@ -117,12 +110,6 @@ impl PrepareActor {
         // What cannot be removed is in nobody's way, and the next open tries again.
         let _ = self.dir.disk().remove(path);
     }
-
-    fn remove_last(&mut self) {
-        if let Some(path) = self.last.take() {
-            self.remove(&path);
-        }
-    }
 }
 
 impl Actor for PrepareActor {
@@ -130,25 +117,19 @@ impl Actor for PrepareActor {
     type Letter = Fill;
 
     fn step(&mut self, letter: Fill, inbox: &Inbox<Fill>) -> Result<Flow, StopCause> {
-        let mut wanted = Some(letter);
-        while let Some(Fill { number, bytes, reply }) = wanted {
-            // The log's writer asks for the next only when it has renamed the last, or wants it no more.
-            self.remove_last();
-            let path = self.dir.join(prepared_name(number));
-            match self.fill(&path, bytes, inbox) {
-                Ok(file) => {
-                    self.last = Some(path);
-                    reply.send(file);
-                }
-                Err(_) => self.remove(&path),
-            }
-            wanted = self.later.take();
+        let path = self.dir.join(PREPARED_NAME);
+        // The log's writer asks for another when it has renamed the last, or could not.
+        self.remove(&path);
+        match self.fill(&path, letter.bytes, inbox) {
+            Ok(prepared) => letter.reply.send(prepared),
+            Err(_) => self.remove(&path),
         }
         Ok(Flow::Continue)
     }
 
     fn finish(&mut self) -> Result<(), StopCause> {
-        self.remove_last();
+        self.remove(&self.dir.join(PREPARED_NAME));
+        self.spare.close();
         Ok(())
     }
 }
@@ -159,7 +140,17 @@ pub(crate) struct Ahead {
     outbox: Outbox<Fill>,
     /// Bytes of the next file to be prepared.
     bytes: u64,
+    sizes: Sizes,
     next: Next,
+}
+
+/// What the logs took that segments cover together.
+#[derive(Default, Debug)]
+struct Sizes {
+    /// Of the logs before the open one, those that no segment covers or is going to.
+    unsealed_bytes: u64,
+    /// Of the logs that the last segment covers.
+    sealed_bytes: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -167,9 +158,9 @@ enum Next {
     /// Nobody was asked yet.
     Unasked,
     /// It is being made.
-    Asked(Answer<Box<dyn DiskFile>>, u64),
-    /// It is there, so many bytes long.
-    Ready(Box<dyn DiskFile>, u64),
+    Asked(Answer<Prepared>),
+    /// It is there.
+    Ready(Prepared),
     /// There will be none.
     Never,
 }
@@ -184,44 +175,49 @@ impl Ahead {
         dir: &StoreDir,
         lock: &Arc<DirLock>,
         fate: &Arc<Fate>,
+        (spare, syncs): (Spare, LogSyncs),
     ) -> Result<(Self, Handle<Fill>), TalaError> {
         let actor = PrepareActor {
             dir: dir.clone(),
-            last: None,
-            later: None,
+            spare,
+            syncs,
             fate: Arc::clone(fate),
             _lock: Arc::clone(lock),
         };
         let (outbox, inbox) = mailbox(1);
-        let ahead = Self { outbox: outbox.clone(), bytes: FIRST_BYTES, next: Next::Unasked };
+        let ahead = Self {
+            outbox: outbox.clone(),
+            bytes: FIRST_BYTES,
+            sizes: Sizes::default(),
+            next: Next::Unasked,
+        };
         let handle = spawn(actor, (outbox, inbox), &Arc::new(Fate::default()))?;
         Ok((ahead, handle))
     }
 
-    /// Has the file after `number` prepared, if log `number` is `len` bytes long, it is time to, and
-    /// it `is_worth_it`. Never waits.
-    pub(crate) fn look(&mut self, number: FileNumber, len: u64, is_worth_it: bool) {
+    /// Has the next file prepared, if the open log is `len` bytes long and it is time to. Never waits.
+    pub(crate) fn look(&mut self, len: u64) {
         match &mut self.next {
-            Next::Unasked if len >= PREPARE_FROM_BYTES && is_worth_it => {
+            Next::Unasked if len >= PREPARE_FROM_BYTES => {
                 let (reply, answer) = one_shot();
-                let fill = Fill { number: number.next(), bytes: self.bytes, reply };
+                let fill = Fill { bytes: self.bytes, reply };
                 self.next = match self.outbox.try_send(fill) {
-                    Ok(()) => Next::Asked(answer, self.bytes),
+                    Ok(()) => Next::Asked(answer),
                     Err(_) => Next::Never,
                 };
             }
-            Next::Asked(answer, bytes) => match answer.try_take() {
-                Some(Some(file)) => self.next = Next::Ready(file, *bytes),
+            Next::Asked(answer) => match answer.try_take() {
+                Some(Some(prepared)) => self.next = Next::Ready(prepared),
                 Some(None) => self.next = Next::Never,
                 None => {}
             },
-            Next::Unasked | Next::Ready(..) | Next::Never => {}
+            Next::Unasked | Next::Ready(_) | Next::Never => {}
         }
     }
 
     /// Whether the file is ready.
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(self.next, Next::Ready(..))
+        matches!(self.next, Next::Ready(_))
     }
 
     /// Whether there will be none before the next log is begun.
@@ -230,48 +226,74 @@ impl Ahead {
         matches!(self.next, Next::Never)
     }
 
-    /// The file and its length, if it is ready. It has its temporary name still. `None` until the
-    /// next log is begun.
-    pub(crate) fn take(&mut self) -> Option<(Box<dyn DiskFile>, u64)> {
-        match std::mem::replace(&mut self.next, Next::Never) {
-            Next::Ready(file, bytes) => Some((file, bytes)),
-            // One that is being made is of no use: its log begins without it. The thread removes it.
-            Next::Asked(..) | Next::Unasked | Next::Never => None,
+    /// The file and its length, if it is ready. It has its temporary name still. One that is being
+    /// made will be for the log after the next.
+    pub(crate) fn take(&mut self) -> Option<Prepared> {
+        match std::mem::replace(&mut self.next, Next::Unasked) {
+            Next::Ready(prepared) => Some(prepared),
+            other => {
+                self.next = other;
+                None
+            }
         }
     }
 
-    /// A new log was begun, after one of `len` bytes that was used up or that a segment covers.
-    pub(crate) fn begun(&mut self, len: u64, was_used_up: bool) {
-        self.next = Next::Unasked;
-        self.bytes = if was_used_up {
-            self.bytes.max(len).saturating_mul(GROWTH)
+    /// A new log was begun, after one of `len` bytes. Where that was the last of those that a segment
+    /// will cover, `is_sealed`.
+    pub(crate) fn begun(&mut self, len: u64, is_sealed: bool) {
+        if matches!(self.next, Next::Never) {
+            self.next = Next::Unasked;
+        }
+        let Sizes { unsealed_bytes, sealed_bytes } = &mut self.sizes;
+        *unsealed_bytes = unsealed_bytes.saturating_add(len);
+        if is_sealed {
+            // The next will be about as long; what is more goes to the end of a file that grows.
+            self.bytes = std::mem::take(unsealed_bytes);
+            *sealed_bytes = Some(self.bytes);
         } else {
-            // The next will be as long, or a little longer.
-            len.saturating_add(len / 8)
-        };
+            self.bytes = self.bytes.max(len).saturating_mul(GROWTH);
+        }
         let steps = self.bytes.div_ceil(STEP_BYTES);
         self.bytes = steps.saturating_mul(STEP_BYTES).clamp(FIRST_BYTES, LARGEST_BYTES);
+    }
+
+    /// Whether it is worth it to go on in another file at byte `len` of the open one: not where a
+    /// segment will cover it soon, by what the logs before took.
+    pub(crate) fn has_much_to_come(&self, len: u64) -> bool {
+        let so_far = self.sizes.unsealed_bytes.saturating_add(len);
+        self.sizes.sealed_bytes.is_none_or(|due| so_far < due - due / 8 || so_far >= due + due / 8)
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::*;
-    use crate::wal::{DiskLog, LogFile};
+    use std::path::PathBuf;
 
-    struct Prepared {
+    use super::*;
+    use crate::{
+        ids::FileNumber,
+        wal::{DiskLog, LogFile, log_name},
+    };
+
+    struct Rig {
         dir: tempfile::TempDir,
         log: DiskLog,
         handle: Handle<Fill>,
     }
 
-    impl Prepared {
+    impl Rig {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let store = StoreDir::real(dir.path());
             let mut log = DiskLog::create(&store, FileNumber(1)).unwrap();
             let lock = Arc::new(DirLock::take(&store).unwrap());
-            let (ahead, mut handle) = Ahead::start(&store, &lock, &Arc::default()).unwrap();
+            let (ahead, mut handle) = Ahead::start(
+                &store,
+                &lock,
+                &Arc::default(),
+                (Spare::new(store.clone()), LogSyncs::default()),
+            )
+            .unwrap();
             handle.release();
             log.prepare_ahead(ahead);
             Self { dir, log, handle }
@@ -287,10 +309,6 @@ mod tests {
             while !is_enough(&mut self.log) {
                 self.log.append(&[7; 1_024]).unwrap();
                 appended += 1_024;
-                // Syncs that carry much have nothing prepared.
-                if appended.is_multiple_of(32 << 10) {
-                    self.log.sync().unwrap();
-                }
                 std::thread::yield_now();
             }
             appended
@@ -310,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_log_goes_on_in_a_file_of_zeros_and_leaves_none_behind() {
-        let mut prepared = Prepared::new();
+        let mut prepared = Rig::new();
         let first_len = prepared.append_until(LogFile::is_used_up);
         assert!(first_len >= PREPARE_FROM_BYTES, "asked for too early");
         assert!(!prepared.path(&log_name(FileNumber(2))).exists(), "it is no log yet");
@@ -318,7 +336,7 @@ mod tests {
         let second = prepared.path(&log_name(FileNumber(2)));
         let bytes = std::fs::read(&second).unwrap();
         assert!(bytes.len() as u64 == FIRST_BYTES && bytes.iter().all(|byte| *byte == 0));
-        assert!(!prepared.path(&prepared_name(FileNumber(2))).exists());
+        assert!(!prepared.path(PREPARED_NAME).exists());
         prepared.log.cut().unwrap();
         assert_eq!(len_of(&prepared.path(&log_name(FileNumber(1)))), first_len);
         prepared.log.rotate(FileNumber(2)).unwrap();
@@ -338,37 +356,47 @@ mod tests {
 
     #[test]
     fn files_grow_with_the_logs_and_are_as_long_as_those_that_segments_end() {
+        const MIB: u64 = 1 << 20;
         let (outbox, _inbox) = mailbox(1);
-        let mut ahead = Ahead { outbox, bytes: FIRST_BYTES, next: Next::Unasked };
-        ahead.begun(FIRST_BYTES, true);
-        assert_eq!(ahead.bytes, 4 * FIRST_BYTES);
-        ahead.begun(16 << 20, false);
-        assert_eq!(ahead.bytes, 18 << 20);
-        ahead.begun((16 << 20) + 1, false);
-        assert_eq!(ahead.bytes, 19 << 20);
+        let mut ahead =
+            Ahead { outbox, bytes: FIRST_BYTES, sizes: Sizes::default(), next: Next::Unasked };
+        ahead.begun(FIRST_BYTES, false);
+        assert_eq!(ahead.bytes, LARGEST_BYTES.min(4 * FIRST_BYTES));
+        assert!(ahead.has_much_to_come(16 * MIB), "nobody knows");
+        ahead.begun(5 * MIB, true);
+        assert_eq!(ahead.bytes, 9 * MIB, "both were of one segment");
+        assert!(ahead.has_much_to_come(7 * MIB));
+        assert!(!ahead.has_much_to_come(8 * MIB));
+        assert!(ahead.has_much_to_come(11 * MIB), "it goes on longer than before");
+        ahead.begun(6 * MIB + 1, true);
+        assert_eq!(ahead.bytes, 7 * MIB);
         assert!(is_prepared_len(ahead.bytes) && !is_prepared_len(ahead.bytes - 1));
-        ahead.begun(60 << 20, true);
+        ahead.begun(60 * MIB, false);
         assert_eq!(ahead.bytes, LARGEST_BYTES);
-        ahead.begun(10, false);
+        ahead.begun(10, true);
+        assert_eq!(ahead.bytes, LARGEST_BYTES);
+        ahead.begun(10, true);
         assert_eq!(ahead.bytes, FIRST_BYTES);
     }
 
     #[test]
-    fn syncs_that_carry_much_have_nothing_prepared() {
-        let mut prepared = Prepared::new();
-        for _ in 0..16 {
-            prepared.log.append(&[7; 64 << 10]).unwrap();
-            prepared.log.sync().unwrap();
-        }
-        let ahead = prepared.log.ahead().unwrap();
-        assert!(matches!(ahead.next, Next::Unasked));
+    fn one_that_is_not_ready_in_time_is_for_the_log_after() {
+        let mut prepared = Rig::new();
+        prepared.log.append(&vec![7; PREPARE_FROM_BYTES as usize]).unwrap();
+        // Whether it is ready is not known before the log is asked again.
+        prepared.log.prepare(FileNumber(2)).unwrap();
+        prepared.log.rotate(FileNumber(2)).unwrap();
+        assert_eq!(len_of(&prepared.path(&log_name(FileNumber(2)))), 0);
+        prepared.append_until(LogFile::is_used_up);
+        prepared.log.prepare(FileNumber(3)).unwrap();
+        assert!(len_of(&prepared.path(&log_name(FileNumber(3)))) >= FIRST_BYTES);
         drop(prepared.end());
     }
 
     #[test]
     fn where_no_file_can_be_prepared_logs_grow() {
-        let mut prepared = Prepared::new();
-        std::fs::create_dir(prepared.path(&prepared_name(FileNumber(2)))).unwrap();
+        let mut prepared = Rig::new();
+        std::fs::create_dir(prepared.path(PREPARED_NAME)).unwrap();
         let never = |log: &mut DiskLog| log.has_given_up_on_the_next();
         prepared.append_until(never);
         assert!(!prepared.log.is_used_up());

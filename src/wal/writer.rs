@@ -306,6 +306,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         log.sync(self.next).map_err(StopCause::Failed)?;
         let number = log.number;
         let mark_seq = self.next;
+        log.file.lock().sealed();
         log.go_on_in_next(mark_seq).map_err(StopCause::Failed)?;
         log.covered_bytes = 0;
         let cut = Cut { last_seq: mark_seq, log: number };

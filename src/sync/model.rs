@@ -45,6 +45,11 @@ pub fn stay_awake(_budget_ns: u64, is_done: impl Fn() -> bool) -> bool {
     is_done()
 }
 
+/// One look, as above.
+pub fn give_way(_budget_ns: u64, mut is_done: impl FnMut() -> bool) -> bool {
+    is_done()
+}
+
 /// Runs `f`. A panic in a model is a finding, so it goes on up.
 pub fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     Ok(f())

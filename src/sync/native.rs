@@ -59,6 +59,21 @@ pub fn stay_awake(budget_ns: u64, is_done: impl Fn() -> bool) -> bool {
     false
 }
 
+/// As [`stay_awake`], offering the processor to others meanwhile: for who waits for threads that are
+/// runnable already, and few.
+pub fn give_way(budget_ns: u64, mut is_done: impl FnMut() -> bool) -> bool {
+    let since_ns = now_ns();
+    loop {
+        if is_done() {
+            return true;
+        }
+        if now_ns().saturating_sub(since_ns) >= budget_ns {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Runs `f`; a panic in it becomes its message.
 ///
 /// The caller must not use what `f` borrowed mutably after an `Err`: it may be half changed.

@@ -1,8 +1,9 @@
 //! The log's writer: the one thread that decides the order of all writes.
 //!
 //! One round: take what is queued, give sequence numbers, append in one write, make it durable
-//! (once for all of them), publish, answer. There is no timer and no batching delay: while one
-//! round waits for the disk, the mailbox fills, and the next round takes all of it.
+//! (once for all of them), publish, answer. While one round waits for the disk, the mailbox fills, and
+//! the next round takes all of it. Only where callers are few, and were just answered, does a round
+//! wait for them, for a part of what its sync takes ([`Company`]): otherwise half of them miss each sync.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -18,7 +19,7 @@ use crate::{
     ids::{FileNumber, IdMap, SeqNo},
     metrics::{StorageMetrics, TrackedMutex, record_stage},
     options::Durability,
-    sync::{Inbox, Patience, Received, Reply, now_ns},
+    sync::{Inbox, Patience, Received, Reply, give_way, now_ns},
 };
 
 /// A round takes letters until it has this many bytes of records; a larger single request makes a
@@ -26,6 +27,13 @@ use crate::{
 const ROUND_BYTES: usize = 4 << 20;
 /// A round takes letters until it has this many records.
 const ROUND_RECORDS: usize = 4_096;
+
+/// How long a round waits for a caller of the last one to come back.
+const COMPANY_NS: u64 = 100_000;
+/// Where so many were answered, enough of them come in time for the next sync, one way or another.
+const COMPANY_MAX: usize = 8;
+/// After so many waits in vain, one after the other, they become no rarer: one in `1 << this`.
+const COMPANY_MISSES_MAX: u32 = 6;
 
 /// What the writer is asked for.
 pub enum WalLetter {
@@ -168,6 +176,7 @@ pub struct WalActor<F, S> {
     sink: S,
     next: SeqNo,
     round: Round,
+    company: Company,
     /// Whether the open log file is used up and a better one is there: asked at each append, where
     /// the file's lock is held anyway.
     file_is_used_up: bool,
@@ -210,6 +219,40 @@ impl Round {
     }
 }
 
+/// Callers that write, are answered and write again: whether a round may expect those of the last.
+#[derive(Default)]
+struct Company {
+    /// How many the last round answered.
+    answered: usize,
+    /// Waits in vain since the last one that was not.
+    misses: u32,
+    /// How many rounds do not wait before the next try.
+    skip: u32,
+}
+
+impl Company {
+    /// Whether a round of so many waits for one more.
+    fn is_expected(&self, so_far: usize) -> bool {
+        self.skip == 0 && self.answered <= COMPANY_MAX && so_far < self.answered
+    }
+
+    /// Takes note of whether somebody came in time.
+    fn waited(&mut self, came: bool) {
+        if came {
+            self.misses = 0;
+        } else {
+            self.misses = (self.misses + 1).min(COMPANY_MISSES_MAX);
+            self.skip = 1 << self.misses;
+        }
+    }
+
+    /// A round ends, with so many to answer.
+    fn answered(&mut self, count: usize) {
+        self.answered = count;
+        self.skip = self.skip.saturating_sub(1);
+    }
+}
+
 impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
     /// A writer that goes on at `next`.
     pub fn new(
@@ -219,7 +262,26 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         fate: Arc<Fate>,
         metrics: Arc<StorageMetrics>,
     ) -> Self {
-        Self { log, sink, next, round: Round::default(), file_is_used_up: false, fate, metrics }
+        let (round, company) = (Round::default(), Company::default());
+        Self { log, sink, next, round, company, file_is_used_up: false, fate, metrics }
+    }
+
+    /// What belongs to this round and is there, or is so soon.
+    fn next_letter(&mut self, inbox: &Inbox<WalLetter>) -> Option<WalLetter> {
+        let is_synced =
+            self.log.as_ref().is_some_and(|log| matches!(log.durability, Durability::Sync));
+        let waits = is_synced && self.company.is_expected(self.round.answers.len());
+        let mut letter = None;
+        give_way(if waits { COMPANY_NS } else { 0 }, || {
+            if let Received::Letter(next) = inbox.receive(Patience::None) {
+                letter = Some(next);
+            }
+            letter.is_some()
+        });
+        if waits {
+            self.company.waited(letter.is_some());
+        }
+        letter
     }
 
     /// Takes one request into the round.
@@ -409,10 +471,9 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
             if self.round.bytes.len() >= ROUND_BYTES || self.round.staged.len() >= ROUND_RECORDS {
                 break;
             }
-            if let Received::Letter(next) = inbox.receive(Patience::None) {
-                letter = Some(next);
-            }
+            letter = self.next_letter(inbox);
         }
+        self.company.answered(self.round.answers.len());
         self.commit()?;
         match flush {
             // With nothing to say there is still an earlier segment to wait for.
@@ -469,6 +530,29 @@ mod tests {
             outcome: None,
             confidence: 1.0,
         })
+    }
+
+    #[test]
+    fn callers_that_stay_away_are_waited_for_ever_more_rarely() {
+        let mut company = Company::default();
+        assert!(!company.is_expected(0), "nobody was there");
+        company.answered(4);
+        assert!(company.is_expected(3) && !company.is_expected(4));
+        let mut waits = 0;
+        for _ in 0..6_400 {
+            if company.is_expected(1) {
+                company.waited(false);
+                waits += 1;
+            }
+            company.answered(2);
+        }
+        assert!((90..=110).contains(&waits), "{waits} waits");
+        company.skip = 0;
+        company.waited(true);
+        company.answered(2);
+        assert!(company.is_expected(1));
+        company.answered(COMPANY_MAX + 1);
+        assert!(!company.is_expected(1));
     }
 
     fn stage(round: &mut Round, op: LogOp) {

@@ -58,7 +58,8 @@ fn an_fdatasync_that_is_made_to_fail() {
 }
 
 /// A file system on a disk that has less room than it says: what the page cache took is refused by
-/// fdatasync, and its pages are dropped.
+/// fdatasync, and its pages are dropped. The file system has a journal: without one, and with blocks
+/// smaller than pages, Linux loses the block of a sync that it had said was done, whoever wrote it.
 #[test]
 fn a_disk_that_loses_pages() {
     let name = "a_disk_that_loses_pages";
@@ -73,20 +74,17 @@ fn a_disk_that_loses_pages() {
             fill_backing(&backing);
             write_until_refused(&engine, is_lost)
         };
-        // The file system has no journal, and loses blocks of its own on such a disk: what it keeps is its
-        // business. But whatever is read back is what was stored, in order and without a gap.
-        match StorageEngine::open(DIM, &store, 1_000_000) {
-            Ok(engine) => {
-                let len = engine.len() as u64;
-                assert!(len <= stored + 1, "{len} of {stored}");
-                child_support::check_stored(&engine, len);
-            }
-            Err(error) => {
-                let is_told =
-                    matches!(error, TalaError::Storage { .. } | TalaError::Corrupt { .. });
-                assert!(is_told, "{error}");
-            }
-        }
+        // The file system has given up as well, until it is mounted again.
+        let error = StorageEngine::open(DIM, &store, 1_000_000).unwrap_err();
+        assert!(matches!(error, TalaError::Storage { .. }), "{error}");
+        run("umount", &[], &disk);
+        fs::remove_file(backing.join(BALLAST)).unwrap();
+        run("mount", &options, &disk);
+        let engine = StorageEngine::open(DIM, &store, 1_000_000).unwrap();
+        let len = engine.len() as u64;
+        assert!((stored..=stored + 1).contains(&len), "{len} of {stored}");
+        child_support::check_stored(&engine, len);
+        drop(engine);
         run("umount", &[], &disk);
         return tell_stored(stored);
     }
@@ -102,7 +100,7 @@ fn a_disk_that_loses_pages() {
     let path = dir.path().display();
     let shell = format!(
         "mount -t tmpfs -o size=24m tala {path}/backing && truncate -s 64M {path}/backing/image \
-         && mkfs.ext4 -q -O ^has_journal {path}/backing/image || exit 1;"
+         && mkfs.ext4 -q {path}/backing/image || exit 1;"
     );
     let child = child(name, dir.path(), &shell);
     let mut probe = under("unshare", &["-m"], &Command::new("true"));
@@ -111,10 +109,13 @@ fn a_disk_that_loses_pages() {
     }
 }
 
+/// The name of what takes the room.
+const BALLAST: &str = "ballast";
+
 /// Leaves some hundred kilobytes in the file system that backs the disk.
 fn fill_backing(backing: &Path) {
     let ballast = vec![1_u8; 64 << 10];
-    let mut file = fs::File::create(backing.join("ballast")).unwrap();
+    let mut file = fs::File::create(backing.join(BALLAST)).unwrap();
     while std::io::Write::write_all(&mut file, &ballast).is_ok() {}
     let len = file.metadata().unwrap().len();
     file.set_len(len - (256 << 10)).unwrap();

@@ -19,7 +19,7 @@ use memmap2::Mmap;
 
 mod real;
 
-pub(crate) use real::RealDisk;
+pub use real::RealDisk;
 
 /// Zeros that are written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

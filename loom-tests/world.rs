@@ -7,7 +7,7 @@ use tala_core::{Intent, IntentId, StopCause, TalaError, TimeRange};
 use tala_store::{
     Durability, HotBuffer, StorageMetrics,
     rooms::{
-        Actor, Arena, ArenaWriter, BatchPlace, CommitSink, Contents, Cut, Encoded, Fate,
+        Actor, Arena, ArenaWriter, BatchPlace, CommitSink, Contents, Cut, Encoded, Fate, Feed,
         FileNumber, Flow, FlushActor, FlushLetter, Gate, Graph, GraphParams, GraphWriter, Handle,
         IndexLetter, IndexMap, IntentMap, LockRank, Log, LogOp, PreparedOp, Publisher, Query,
         Request, SeqNo, Shared, Staged, TrackedMutex, View, WalActor, WalLetter, WriteRequest,
@@ -113,7 +113,8 @@ impl World {
             index_map: IndexMap::default(),
             hot: HotBuffer::new(2, setup.hot_capacity),
         };
-        let view = Arc::new(View::new(2, shared, contents, Arc::clone(&metrics)));
+        let feed = Arc::new(Feed::new(4, 1 << 20));
+        let view = Arc::new(View::new(2, shared, contents, feed, Arc::clone(&metrics)));
         let fate = Arc::new(Fate::default());
         let (index_outbox, index) = mailbox(1);
         let (mut flusher, mut flush_outbox) = (None, None);

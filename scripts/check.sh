@@ -3,6 +3,7 @@
 # the loom models, the examples, the benches, the demo. Needs cargo and a C compiler, and fetches
 # crates.
 # TALA_PEERS=1 also checks benches/peers, whose competitors take ten minutes to compile.
+# TALA_SERVICE=1 also checks examples/ingest-service, whose web framework takes minutes to compile.
 # TALA_KILLS=N sets the kills per durability level; see README.md for the other switches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +38,7 @@ benches() {
 step "Rust version" check_rust_version
 step "Formatting" cargo fmt --all --check
 step "Formatting of the comparison" cargo fmt --manifest-path benches/peers/Cargo.toml --check
+step "Formatting of the service" cargo fmt --manifest-path examples/ingest-service/Cargo.toml --check
 step "Formatting of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml --check
 step "Lints" cargo clippy --workspace --all-targets -- -D warnings
 step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
@@ -50,6 +52,11 @@ if [ "${TALA_PEERS:-0}" = 1 ]; then
     step "Lints of the comparison" \
         cargo clippy --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
     step "Tests of the comparison" cargo test --manifest-path benches/peers/Cargo.toml --quiet
+fi
+if [ "${TALA_SERVICE:-0}" = 1 ]; then
+    step "Lints of the service" \
+        cargo clippy --manifest-path examples/ingest-service/Cargo.toml --all-targets -- -D warnings
+    step "Tests of the service" cargo test --manifest-path examples/ingest-service/Cargo.toml --quiet
 fi
 step "Demo" cargo run --release --quiet -- demo
 

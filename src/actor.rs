@@ -8,6 +8,7 @@
 //! that last loop a letter left in a bounded queue would keep its reply open for ever.
 
 use std::{
+    fmt,
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -157,17 +158,32 @@ impl From<Ending> for TalaError {
 }
 
 /// How the engine as a whole ended, once it did. One for all its actors; the first cause wins.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Fate {
     ending: Latch<Ending>,
     gates: Vec<Arc<Gate>>,
+    on_end: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fate").field("ending", &self.ending).finish_non_exhaustive()
+    }
 }
 
 impl Fate {
     /// The fate of an engine whose callers wait at these gates; they close when it ends.
     #[must_use]
     pub fn new(gates: Vec<Arc<Gate>>) -> Self {
-        Self { ending: Latch::default(), gates }
+        Self { ending: Latch::default(), gates, on_end: None }
+    }
+
+    /// Has `hook` called when the engine ends, for others who wait for something from it; perhaps
+    /// more than once.
+    #[must_use]
+    pub fn on_end(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_end = Some(Box::new(hook));
+        self
     }
 
     /// Ends the engine in this way, unless it has ended already.
@@ -175,6 +191,7 @@ impl Fate {
         self.ending.set(ending);
         // After the cause is known: whoever is refused at a gate asks for it.
         self.gates.iter().for_each(|gate| gate.close());
+        self.on_end.iter().for_each(|hook| hook());
     }
 
     /// `Ok` while the engine runs.

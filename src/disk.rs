@@ -21,7 +21,7 @@ mod gentle;
 mod real;
 
 pub(crate) use gentle::{LogSyncs, Rests, write_gently, write_piece_of_zeros};
-pub(crate) use real::RealDisk;
+pub use real::RealDisk;
 
 /// Zeros that are written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

@@ -4,6 +4,8 @@
 //! room), become a letter to the log's writer, and wait for its reply.
 
 mod close;
+mod feed;
+mod health;
 mod import;
 mod open;
 mod publish;
@@ -11,6 +13,7 @@ mod reads;
 mod recall;
 mod recover;
 mod repair;
+mod tasks;
 mod verify;
 mod view;
 mod writes;
@@ -23,17 +26,20 @@ pub(crate) use self::{repair::repair_in, verify::verify_in};
 #[cfg(loom)]
 pub mod models {
     pub use super::{
+        feed::Feed,
         publish::Publisher,
         view::{Contents, IndexMap, IntentMap, View},
     };
 }
 
-use std::{fmt, future::Future, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use tala_core::{Intent, IntentId, IntentStore, Outcome, StopCause, TalaError, TimeRange};
 
 use self::{close::Actors, view::View, writes::Gates};
 pub use self::{
+    feed::{CommittedWrite, Delivery, Iter, Subscription},
+    health::{Health, Resource, Shortage},
     open::stored_dim,
     reads::{Query, StoreStats},
     recall::{RecallAt, RecallOptions, RecallReport},
@@ -44,14 +50,14 @@ pub use self::{
 use crate::{
     actor::Fate,
     door::check_embedding,
-    gate::GateClosed,
-    ids::RowId,
+    ids::{RowId, SeqNo},
     metrics::StorageMetrics,
     options::EngineOptions,
     segment::Manifest,
     sync::{
         Mutex, Spin,
         atomic::{AtomicBool, Ordering},
+        deadline_ns,
     },
     wal::{LogOp, WalLetter},
 };
@@ -206,46 +212,24 @@ impl StorageEngine {
     pub fn try_insert(&self, intent: Intent) -> Result<IntentId, TalaError> {
         let inner = self.inner()?;
         inner.check_open()?;
-        let id = intent.id;
         let op = inner.prepare_insert(intent)?;
-        match inner.try_pass(&op)? {
-            Some((room, lag)) => {
-                inner.write(vec![op], room, Some(lag))?;
-                Ok(id)
-            }
-            None => match op.op {
-                LogOp::Insert(intent) => Err(TalaError::Busy { intent: Box::new(intent) }),
-                _ => unreachable!("an insert was prepared"),
-            },
-        }
+        let permits = inner.try_pass(&op)?;
+        inner.write_or_give_back(op, permits)
     }
 
-    /// `insert` as a future of no particular runtime. It does nothing before it is first polled.
-    /// Dropping it is safe: the intent is then stored whole or not at all. It holds a handle of
-    /// the engine.
+    /// Inserts an intent if there is room for it within `timeout`, and otherwise gives it back. Once
+    /// let in it waits for the commit, however long that takes, as `insert` does: what is on its way
+    /// to the log cannot be called back.
     ///
-    /// Its waker is called on one of the engine's threads, so a task that is polled right there
-    /// must not make a call that waits for the engine, such as `insert` or `flush`.
-    pub fn insert_async(
-        &self,
-        intent: Intent,
-    ) -> impl Future<Output = Result<IntentId, TalaError>> + Send + 'static + use<> {
-        let engine = self.clone();
-        async move {
-            let inner = engine.inner()?;
-            inner.check_open()?;
-            let id = intent.id;
-            let ops = vec![inner.prepare_insert(intent)?];
-            let (room, lag) = match inner.pass_async(&ops).await {
-                Ok(permits) => permits,
-                Err(GateClosed) => return Err(inner.fate.cause_async().await),
-            };
-            let answer = inner.send(ops, room, Some(lag));
-            match answer.wait_async().await {
-                Some(_) => Ok(id),
-                None => Err(inner.fate.cause_async().await),
-            }
-        }
+    /// # Errors
+    /// [`TalaError::Busy`] holds the intent; otherwise as for `insert`.
+    pub fn insert_timeout(&self, intent: Intent, timeout: Duration) -> Result<IntentId, TalaError> {
+        let deadline_ns = deadline_ns(timeout);
+        let inner = self.inner()?;
+        inner.check_open()?;
+        let op = inner.prepare_insert(intent)?;
+        let permits = inner.pass_until(&op, deadline_ns)?;
+        inner.write_or_give_back(op, permits)
     }
 
     /// Removes an intent; returns whether there was one. As durable and as ordered as an insert,
@@ -294,6 +278,62 @@ impl StorageEngine {
         inner.check_readable()?;
         check_embedding(query.embedding, inner.view.dim)?;
         Ok(inner.search(query))
+    }
+
+    /// All intents of this moment in log order: that of their insertions, with the place of each. An
+    /// intent that was replaced stands where its replacement does.
+    ///
+    /// The snapshot is one of references, 40 bytes an intent, copied while commits wait: about as
+    /// long as for a [`query_temporal`](IntentStore::query_temporal) of all of time before it copies
+    /// intents. What is replaced or removed later stays in memory until the iterator has passed it.
+    ///
+    /// # Errors
+    /// The engine was closed.
+    pub fn iter(&self) -> Result<Iter, TalaError> {
+        let inner = self.inner()?;
+        inner.check_readable()?;
+        let (entries, snapshot) = inner.view.snapshot();
+        Ok(Iter::new(Arc::clone(&inner.view.index.arena), entries, snapshot))
+    }
+
+    /// Follows the committed writes from the place `from` on: each is delivered once, in log order,
+    /// when it is visible (and as durable as the engine's level says), and none is left out unless
+    /// [`Delivery::Lagged`] says so. Places between two writes may belong to none.
+    ///
+    /// Writers never wait for a subscription. Kept are the last
+    /// [`kept_writes_max`](EngineOptions::kept_writes_max) writes, and no more than
+    /// [`kept_bytes_max`](EngineOptions::kept_bytes_max), in memory and from the first subscription of
+    /// an engine on; whoever wants older ones, or falls farther behind, is told. Every write is
+    /// followed without a gap like this:
+    ///
+    /// ```
+    /// # use tala_store::{Delivery, SeqNo, StorageEngine};
+    /// # let engine = StorageEngine::in_memory(2, 10);
+    /// let mut writes = engine.subscribe(SeqNo::FIRST)?;
+    /// loop {
+    ///     match writes.try_next() { // or next(), next_timeout(), next_async()
+    ///         Delivery::Write(seq, write) => println!("{seq}: {write:?}"),
+    ///         Delivery::Lagged { .. } => {
+    ///             let all = engine.iter()?;
+    ///             writes = engine.subscribe(all.snapshot().next())?;
+    ///             for (seq, intent) in all {
+    ///                 println!("{seq}: {intent:?}");
+    ///             }
+    ///         }
+    ///         _ => break,
+    ///     }
+    /// }
+    /// # Ok::<(), tala_core::TalaError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The engine was closed.
+    pub fn subscribe(&self, from: SeqNo) -> Result<Subscription, TalaError> {
+        let inner = self.inner()?;
+        inner.check_readable()?;
+        let view = &inner.view;
+        view.keep_writes();
+        Ok(Subscription::new(Arc::clone(&view.feed), Arc::clone(&view.index.arena), from))
     }
 
     /// Ends the engine for all its clones. Writes that were accepted finish; later calls on any

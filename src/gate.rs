@@ -8,17 +8,30 @@ use std::{
     collections::VecDeque,
     fmt,
     future::Future,
+    ops::{Deref, DerefMut},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
-use crate::sync::{Mutex, block_on, wake};
+use crate::sync::{Mutex, MutexGuard, block_on, block_on_until, wake};
 
 /// A limit on how much may be under way at once.
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<GateState>,
+    dial: Dial,
+}
+
+/// What the state of a gate said when it was last let go of, for those who only want to know. Its
+/// numbers order nothing.
+#[derive(Debug, Default)]
+struct Dial {
+    used: AtomicUsize,
+    waiting_count: AtomicUsize,
 }
 
 struct GateState {
@@ -41,6 +54,33 @@ impl fmt::Debug for GateState {
             .field("closed", closed)
             .field("waiting", waiting)
             .finish_non_exhaustive()
+    }
+}
+
+/// The state of a gate while somebody may change it.
+struct Held<'a> {
+    state: MutexGuard<'a, GateState>,
+    dial: &'a Dial,
+}
+
+impl Deref for Held<'_> {
+    type Target = GateState;
+
+    fn deref(&self) -> &GateState {
+        &self.state
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut GateState {
+        &mut self.state
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.dial.used.store(self.state.used, Relaxed);
+        self.dial.waiting_count.store(self.state.waiting.len(), Relaxed);
     }
 }
 
@@ -98,19 +138,27 @@ impl Gate {
     pub fn new(limit: usize) -> Arc<Self> {
         let state =
             GateState { limit, used: 0, closed: false, waiting: VecDeque::new(), on_wait: None };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), dial: Dial::default() })
     }
 
-    /// How much is taken now.
-    #[cfg(all(test, not(loom)))]
-    fn used(&self) -> usize {
-        self.state.lock().used
+    fn hold(&self) -> Held<'_> {
+        Held { state: self.state.lock(), dial: &self.dial }
+    }
+
+    /// How much is taken. One load, which may be a moment old.
+    pub fn used(&self) -> usize {
+        self.dial.used.load(Relaxed)
+    }
+
+    /// How many callers wait. One load, which may be a moment old.
+    pub fn waiting_count(&self) -> usize {
+        self.dial.waiting_count.load(Relaxed)
     }
 
     /// From now on has `hook` called, on the waiting caller's thread, when somebody begins to wait:
     /// it tells who can make room. It must not block. It is dropped when the gate closes.
     pub fn on_wait(&self, hook: impl Fn() + Send + Sync + 'static) {
-        let mut state = self.state.lock();
+        let mut state = self.hold();
         if !state.closed {
             state.on_wait = Some(Arc::new(hook));
         }
@@ -123,7 +171,7 @@ impl Gate {
 
     /// Takes `amount` whether there is room or not, for what was let in before this gate existed.
     pub fn take_anyway(&self, amount: usize) {
-        self.state.lock().used += amount;
+        self.hold().used += amount;
     }
 
     /// Takes `amount` if there is room now and nobody waits; `Ok(None)` where there is none.
@@ -131,7 +179,7 @@ impl Gate {
     /// # Errors
     /// The gate is closed.
     pub fn try_pass(self: &Arc<Self>, amount: usize) -> Result<Option<Permit>, GateClosed> {
-        let mut state = self.state.lock();
+        let mut state = self.hold();
         if state.closed {
             return Err(GateClosed);
         }
@@ -153,6 +201,22 @@ impl Gate {
         }
     }
 
+    /// Takes `amount`, waiting for room on this thread until `deadline_ns` of
+    /// [`now_ns`](crate::sync::now_ns); `Ok(None)` where there was none until then.
+    ///
+    /// # Errors
+    /// The gate is closed, now or while waiting.
+    pub fn pass_until(
+        self: &Arc<Self>,
+        amount: usize,
+        deadline_ns: u64,
+    ) -> Result<Option<Permit>, GateClosed> {
+        match self.try_pass(amount)? {
+            Some(permit) => Ok(Some(permit)),
+            None => block_on_until(self.pass_async(amount), deadline_ns).transpose(),
+        }
+    }
+
     /// Takes `amount`, waiting for room as a task. Dropping the future gives up the place in line.
     pub fn pass_async(self: &Arc<Self>, amount: usize) -> Passing {
         Passing { gate: Arc::clone(self), amount, place: None }
@@ -161,7 +225,7 @@ impl Gate {
     /// Gives back `amount` that was kept.
     pub fn give_back(&self, amount: usize) {
         let admitted = {
-            let mut state = self.state.lock();
+            let mut state = self.hold();
             debug_assert!(state.used >= amount, "more given back than was taken");
             state.used = state.used.saturating_sub(amount);
             Self::admit(&mut state)
@@ -192,7 +256,7 @@ impl Gate {
     /// Refuses everyone who waits and everyone who comes.
     pub fn close(&self) {
         let (waiting, hook) = {
-            let mut state = self.state.lock();
+            let mut state = self.hold();
             state.closed = true;
             (std::mem::take(&mut state.waiting), state.on_wait.take())
         };
@@ -239,7 +303,7 @@ impl Future for Passing {
             };
         }
         let gate = Arc::clone(&self.gate);
-        let mut state = gate.state.lock();
+        let mut state = gate.hold();
         if state.closed {
             return Poll::Ready(Err(GateClosed));
         }
@@ -267,7 +331,7 @@ impl Drop for Passing {
         let Some(place) = self.place.take() else { return };
         let wakers = {
             // The same order of locks as in `give_back`: the gate, then the place.
-            let mut state = self.gate.state.lock();
+            let mut state = self.gate.hold();
             let standing = std::mem::replace(&mut place.lock().standing, Standing::Refused);
             match standing {
                 Standing::Admitted => state.used = state.used.saturating_sub(self.amount),
@@ -287,6 +351,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::sync::now_ns;
 
     fn poll(passing: &mut Passing) -> Poll<Result<Permit, GateClosed>> {
         Pin::new(passing).poll(&mut Context::from_waker(Waker::noop()))
@@ -391,6 +456,28 @@ mod tests {
         assert_eq!(waiting.join().unwrap(), Err(GateClosed));
         assert!(gate.try_pass(1).is_err());
         drop(one);
+    }
+
+    #[test]
+    fn who_waits_until_a_deadline_leaves_the_line_with_nothing() {
+        let gate = Gate::new(2);
+        let one = gate.pass(1).unwrap();
+        assert!(gate.pass_until(2, 0).unwrap().is_none(), "the time is over");
+        assert!(gate.pass_until(2, now_ns() + 1_000_000).unwrap().is_none());
+        assert_eq!((gate.used(), gate.waiting_count()), (1, 0));
+        // Who has time is let in as soon as there is room.
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            std::thread::spawn(move || gate.pass_until(2, u64::MAX).map(|permit| permit.is_some()))
+        };
+        while gate.waiting_count() == 0 {
+            std::thread::yield_now();
+        }
+        drop(one);
+        assert_eq!(waiting.join().unwrap(), Ok(true));
+        let _all = gate.pass(2).unwrap();
+        gate.close();
+        assert_eq!(gate.pass_until(1, u64::MAX).err(), Some(GateClosed));
     }
 
     #[test]

@@ -74,10 +74,11 @@ mod query_engine;
 pub mod rooms;
 
 pub use engine::{
-    IncompleteIntent, Loss, Query, RecallAt, RecallOptions, RecallReport, RecoveryReport,
-    RecoveryWarning, RepairReport, StorageEngine, StoreStats, VerifyReport, repair, stored_dim,
-    verify,
+    CommittedWrite, Delivery, Health, IncompleteIntent, Iter, Loss, Query, RecallAt, RecallOptions,
+    RecallReport, RecoveryReport, RecoveryWarning, RepairReport, Resource, Shortage, StorageEngine,
+    StoreStats, Subscription, VerifyReport, repair, stored_dim, verify,
 };
+pub use ids::SeqNo;
 pub use metrics::{LockStats, StorageMetrics};
 pub use options::{Durability, EngineOptions, OpenProgress};
 pub use query_engine::QueryEngine;

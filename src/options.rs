@@ -86,6 +86,8 @@ pub struct EngineOptions {
     pub(crate) exact_below: usize,
     pub(crate) index_threads: usize,
     pub(crate) link_on_open: bool,
+    pub(crate) kept_writes_max: usize,
+    pub(crate) kept_bytes_max: usize,
     pub(crate) progress: Option<ProgressCallback>,
     pub(crate) disk: Arc<dyn Disk>,
 }
@@ -108,6 +110,8 @@ impl fmt::Debug for EngineOptions {
             .field("exact_below", &self.exact_below)
             .field("index_threads", &self.index_threads)
             .field("link_on_open", &self.link_on_open)
+            .field("kept_writes_max", &self.kept_writes_max)
+            .field("kept_bytes_max", &self.kept_bytes_max)
             .finish_non_exhaustive()
     }
 }
@@ -135,6 +139,8 @@ impl EngineOptions {
             exact_below: 1_000,
             index_threads: 1,
             link_on_open: true,
+            kept_writes_max: 65_536,
+            kept_bytes_max: 16 << 20,
             progress: None,
             disk: real_disk(),
         }
@@ -158,8 +164,13 @@ impl EngineOptions {
         self
     }
 
-    /// How many bytes of records may be on their way to the log at once; more wait. A single
-    /// request above the limit goes alone. Default 128 MiB.
+    /// How many bytes of memory requests on their way to the log may hold at once: of intents and
+    /// of records, so about twice the bytes of log; more wait. A single request above the limit goes
+    /// alone. Default 128 MiB.
+    ///
+    /// So where writers outrun the disk, what waits takes so many bytes, and the round that the
+    /// log's writer is at no more than three times 4 MiB, or three times the largest request where
+    /// that is larger. What callers hold who wait for room is theirs.
     pub fn mailbox_bytes_max(mut self, bytes: usize) -> Self {
         self.mailbox_bytes_max = bytes;
         self
@@ -233,6 +244,20 @@ impl EngineOptions {
         self
     }
 
+    /// How many committed writes are kept in memory for [subscriptions](crate::StorageEngine::subscribe),
+    /// from the first one on. Default 65,536.
+    pub fn kept_writes_max(mut self, writes: usize) -> Self {
+        self.kept_writes_max = writes;
+        self
+    }
+
+    /// How many bytes of memory those may hold: 150 or so for each, and the command and parents of
+    /// an insert. The last write is kept whatever it holds. Default 16 MiB.
+    pub fn kept_bytes_max(mut self, bytes: usize) -> Self {
+        self.kept_bytes_max = bytes;
+        self
+    }
+
     /// Calls `callback` while a directory is being opened, on the thread that opens it.
     pub fn on_open_progress(
         mut self,
@@ -259,7 +284,7 @@ impl EngineOptions {
     /// Checks every option.
     pub(crate) fn check(&self) -> Result<(), TalaError> {
         let positive = "must be at least 1";
-        let rules: [(&'static str, bool, &'static str); 14] = [
+        let rules: [(&'static str, bool, &'static str); 16] = [
             ("dim", (1..=Self::DIM_MAX).contains(&self.dim), "must be between 1 and 65,536"),
             ("hot_capacity", self.hot_capacity > 0, positive),
             ("hot_capacity", u32::try_from(self.hot_capacity).is_ok(), "must fit 32 bits"),
@@ -267,6 +292,8 @@ impl EngineOptions {
             ("mailbox_capacity", self.mailbox_capacity <= 1 << 20, "must be at most 1,048,576"),
             ("mailbox_bytes_max", self.mailbox_bytes_max > 0, positive),
             ("index_lag_max", self.index_lag_max > 0, positive),
+            ("kept_writes_max", self.kept_writes_max > 0, positive),
+            ("kept_bytes_max", self.kept_bytes_max > 0, positive),
             (
                 "record_bytes_max",
                 (1..=Self::RECORD_BYTES_MAX).contains(&self.record_bytes_max),

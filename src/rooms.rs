@@ -23,7 +23,7 @@ mod models {
 
     pub use crate::{
         actor::{Actor, Ending, Fate, Flow, Handle, spawn},
-        engine::models::{Contents, IndexMap, IntentMap, Publisher, View},
+        engine::models::{Contents, Feed, IndexMap, IntentMap, Publisher, View},
         entry::{Embeddings, Entry, Vector},
         gate::{Gate, GateClosed, Passing, Permit},
         ids::RowId,
@@ -66,12 +66,13 @@ mod parts {
     use super::{Disk, FileNumber, LogFile};
     use crate::{
         VerifyReport,
-        disk::{RealDisk, StoreDir},
+        disk::StoreDir,
         engine::{repair_in, verify_in},
         mapping,
         wal::DiskLog,
     };
     pub use crate::{
+        disk::RealDisk,
         distance::Vector,
         index::metric::{Cosine, Euclidean, Metric},
         kernels::{

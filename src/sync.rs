@@ -9,7 +9,7 @@
 //! orders anything here: an `Arc` only keeps things alive, and every `OnceLock` has one setter
 //! and readers that never wait.
 
-use std::task::Waker;
+use std::{task::Waker, time::Duration};
 
 #[cfg(not(loom))]
 mod native;
@@ -33,6 +33,11 @@ pub fn wake(waker: Waker) {
         return;
     }
     let _ = catch_panic(|| waker.wake());
+}
+
+/// When `timeout` will be over, in nanoseconds of [`now_ns`].
+pub fn deadline_ns(timeout: Duration) -> u64 {
+    now_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// What a wait for a letter ended with.

@@ -7,6 +7,7 @@ use std::{
     pin::pin,
     task::{Context, Poll, Waker},
     thread,
+    time::{Duration, Instant},
 };
 
 use common::{Model, TestDir, id, intent, is_same, outcome};
@@ -68,6 +69,28 @@ fn try_insert_gives_the_intent_back_when_the_index_lags() {
         other => panic!("{other:?}"),
     }
     assert!(engine.wait_indexed().unwrap_err().is_closed());
+}
+
+#[test]
+fn insert_timeout_waits_for_room_as_long_as_it_is_told_to() {
+    let engine = lagging(256);
+    let offered = wide(9_000, 256);
+    let begun = Instant::now();
+    match engine.insert_timeout(offered.clone(), Duration::from_millis(30)).unwrap_err() {
+        TalaError::Busy { intent } => assert!(is_same(&intent, &offered)),
+        other => panic!("{other}"),
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(30), "it did not wait");
+    assert!(engine.index_lag() > 10, "the index is too fast for this test");
+    // Who gave up stands in nobody's way, and who has time is served.
+    assert_eq!(engine.insert_timeout(offered.clone(), Duration::MAX).unwrap(), offered.id);
+    assert!(is_same(&engine.get(offered.id).unwrap().unwrap(), &offered));
+    // Room that is there is taken without any wait.
+    engine.wait_indexed().unwrap();
+    assert!(engine.insert_timeout(wide(9_001, 256), Duration::ZERO).is_ok());
+    engine.close().unwrap();
+    let closed = engine.insert_timeout(wide(9_002, 256), Duration::MAX).unwrap_err();
+    assert!(closed.is_closed());
 }
 
 #[test]

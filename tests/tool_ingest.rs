@@ -41,6 +41,25 @@ fn a_history_with_times_keeps_times_and_lines_together() {
 }
 
 #[test]
+fn histories_of_other_shells_are_told_by_their_content() {
+    let zsh = Scene::new();
+    let history =
+        b": 1700000100:5;for i in 1 2\\\ndo echo \xc3\x83\xbc\\\ndone\n: 1700000000:0;ls\n";
+    let ran = zsh.ingest(history, &["--dim", "8"]);
+    assert_eq!((ran.status, counts(&ran.stdout)), (0, [2, 0, 0]), "{ran:?}");
+    let fish = Scene::new();
+    let history = "- cmd: for i in 1 2\\ndo echo \u{dc}\\ndone\n  when: 1700000100\n- cmd: ls\n  when: 1700000000\n  paths:\n    - src\n";
+    let ran = fish.ingest(history, &["--dim", "8"]);
+    assert_eq!((ran.status, counts(&ran.stdout)), (0, [2, 0, 0]), "{ran:?}");
+    for scene in [zsh, fish] {
+        let all = scene.all();
+        assert_eq!(scene.commands(), ["ls", "for i in 1 2\ndo echo \u{dc}\ndone"]);
+        assert_eq!(all[1]["timestamp"], 1_700_000_100_000_000_000_u64);
+        assert_eq!(counts(&scene.ingest(history, &[]).stdout), [0, 2, 0], "the same commands");
+    }
+}
+
+#[test]
 fn commands_without_times_keep_their_order() {
     let scene = Scene::new();
     let commands: Vec<String> = (0..2_000).map(|i| format!("step {i}")).collect();

@@ -1,11 +1,11 @@
-//! What `tala-store ingest` reads: bash histories and JSON Lines.
+//! What `tala-store ingest` reads: histories of bash, zsh and fish, and JSON Lines.
 //!
 //! Input: switches (bits 0 to 2: how the bytes arrive; 8: commands are bounded to a few bytes), then
 //! the source.
 //!
 //! Checked: however the bytes arrive, the entries are the same; lines are numbered in rising order
 //! and exist; a history without times is its lines; no command is empty or longer than allowed; an
-//! entry written as JSON is read back as it was.
+//! entry written as JSON, or as zsh and fish write their histories, is read back as it was.
 
 use std::io::{self, BufReader, Read};
 
@@ -65,10 +65,12 @@ pub fn run(bytes: &[u8]) -> bool {
             assert!(entry.raw_command.len() <= max, "line {line} is too long");
         }
         as_json(entry);
+        as_history(entry);
     }
     let line_count = text.split(|byte| *byte == b'\n').count() as u64;
     assert!(previous <= line_count, "line {previous} of {line_count}");
-    if !is_json && !text.contains(&b'#') {
+    let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    if !is_json && !text.contains(&b'#') && !has(b": ") && !has(b"- cmd:") {
         plain_history(text, &found, max);
     }
     found.iter().all(Result::is_ok)
@@ -102,6 +104,52 @@ fn plain_history(text: &[u8], found: &[Result<Entry, BadLine>], max: usize) {
         }
     }
     assert_eq!(found.next(), None);
+}
+
+/// A command between two others, as the shells write it that escape what it holds.
+fn as_history(entry: &Entry) {
+    // Nothing is kept of an empty command, nor a carriage return at the end of a line.
+    if entry.raw_command.trim().is_empty() || entry.raw_command.ends_with('\r') {
+        return;
+    }
+    let seconds = entry.timestamp.unwrap_or(0) / 1_000_000_000;
+    let zsh = [b": 1:0;first\n".to_vec(), zsh_entry(seconds, &entry.raw_command)];
+    let fish = [b"- cmd: first\n  when: 1\n".to_vec(), fish_entry(seconds, &entry.raw_command)];
+    for (mut history, last) in
+        [(zsh.concat(), &b": 2:0;last\n"[..]), (fish.concat(), b"- cmd: last\n  when: 2\n")]
+    {
+        history.extend(last);
+        let found: Vec<_> = read(&history[..], COMMAND_BYTES_MAX)
+            .into_iter()
+            .map(|found| found.map(|found| (found.raw_command, found.timestamp)))
+            .collect();
+        let at = |seconds: u64| Some(seconds * 1_000_000_000);
+        let due = [
+            Ok(("first".to_owned(), at(1))),
+            Ok((entry.raw_command.clone(), at(seconds))),
+            Ok(("last".to_owned(), at(2))),
+        ];
+        assert_eq!(found, due);
+    }
+}
+
+fn zsh_entry(seconds: u64, command: &str) -> Vec<u8> {
+    let mut out = format!(": {seconds}:0;").into_bytes();
+    for &byte in command.as_bytes() {
+        match byte {
+            b'\n' => out.extend(b"\\\n"),
+            0 | 0x83..=0xa2 => out.extend([0x83, byte ^ 32]),
+            _ => out.push(byte),
+        }
+    }
+    let guard: &[u8] = if command.trim_end_matches(' ').ends_with('\\') { b" \n" } else { b"\n" };
+    out.extend(guard);
+    out
+}
+
+fn fish_entry(seconds: u64, command: &str) -> Vec<u8> {
+    let escaped = command.replace('\\', "\\\\").replace('\n', "\\n");
+    format!("- cmd: {escaped}\n  when: {seconds}\n  paths:\n    - /tmp\n").into_bytes()
 }
 
 fn as_json(entry: &Entry) {

@@ -279,7 +279,22 @@ pub fn inputs() -> Seeds {
         \"outcome\":{\"status\":\"partial\",\"latency_ns\":7,\"exit_code\":-2}}\n\
         {\"raw_command\":\"make\",\"outcome\":{\"exit_code\":1},\"unknown\":[{}]}\n\n\
         {\"raw_command\":7}\n{\"raw_command\":\"\\u00fc\\n\",\"id\":null}";
+    let zsh = [
+        &[9][..],
+        b": 1700000000:0;ls -l\npwd\n: 1700000001:7;for i\\\ndo\\\ndone\n",
+        b": 1700000002:0;echo \xc3\x83\xbc \xf0\x83\xbf\xa6\x83\xa0\n: 1700000003:0;a \\ \n",
+        b": 1700000004:0;a command that is longer than it may be\\\n goes on\n: 5:0;\n: 6:0;\xff\n",
+    ]
+    .concat();
     vec![
+        (
+            "fish",
+            input(
+                2,
+                "- cmd: ls\n  when: 1700000000\n- cmd: for i\\n echo \\\\ü\\nend\n  when: 1700000001\n  \
+                 paths:\n    - src\n- cmd:\n  when: x\nodd\n- cmd: b\\t\n",
+            ),
+        ),
         ("history", input(0, "\u{feff}ls\r\ncd /tmp\n\n  make -j 2 \ngit log\n")),
         (
             "history-bounded",
@@ -291,5 +306,6 @@ pub fn inputs() -> Seeds {
         ),
         ("json-lines", input(4, json)),
         ("mixed", input(5, "{ echo hi; }\nls\n{\"raw_command\": \"x\"}\n")),
+        ("zsh", zsh),
     ]
 }

@@ -23,7 +23,7 @@ const DIR_MODE: u32 = 0o700;
 
 /// The disk of the operating system.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RealDisk;
+pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

@@ -7,6 +7,7 @@ use tala_core::{SegmentId, StorageOperation, TalaError};
 use super::{
     Gates, Inner, StorageEngine,
     close::Actors,
+    feed::Feed,
     import::{check_untouched, import, legacy_dim},
     publish::Publisher,
     recover::{
@@ -35,7 +36,8 @@ use crate::{
 
 /// Letters of sealed buffers that may wait for the flusher; beyond that the log's writer waits.
 const FLUSH_MAILBOX: usize = 1;
-/// Letters for the index builder.
+/// Letters for the index builder: those of callers that wait for rows, who pass a gate for half of
+/// them, and wakes, of which one is sent only where no letter is there. So nobody waits for room.
 const INDEX_MAILBOX: usize = 64;
 /// Letters for the log's writer beyond those that passed the gate: the close, and the flush that
 /// opening may begin with.
@@ -249,13 +251,18 @@ fn start(
         lag: Gate::new(options.index_lag_max),
         requests: Gate::new(options.mailbox_capacity),
         bytes: Gate::new(options.mailbox_bytes_max),
+        waits: Gate::new(INDEX_MAILBOX / 2),
     };
     gates.lag.take_anyway(arena.len() as usize);
-    let fate = Arc::new(Fate::new(vec![
+    let feed = Arc::new(Feed::new(options.kept_writes_max, options.kept_bytes_max));
+    let fate = Fate::new(vec![
         Arc::clone(&gates.lag),
         Arc::clone(&gates.requests),
         Arc::clone(&gates.bytes),
-    ]));
+        Arc::clone(&gates.waits),
+    ]);
+    let followers = Arc::clone(&feed);
+    let fate = Arc::new(fate.on_end(move || followers.end()));
     let index = Arc::new(Shared {
         arena: Arc::clone(&arena),
         graph,
@@ -267,7 +274,8 @@ fn start(
         metrics: Arc::clone(&metrics),
     });
     let contents = Contents { intents, index_map, hot };
-    let view = Arc::new(View::new(options.dim, Arc::clone(&index), contents, Arc::clone(&metrics)));
+    let view = View::new(options.dim, Arc::clone(&index), contents, feed, Arc::clone(&metrics));
+    let view = Arc::new(view);
 
     // Downstream first, since each thread is made with the outboxes that it sends to.
     let index_mailbox = mailbox_for::<IndexActor>(INDEX_MAILBOX);
@@ -324,7 +332,7 @@ fn start(
     // Who waits for room waits for rows to be linked, and the builder may wait for a full batch. Last,
     // when nothing can fail any more: the builder goes on while somebody can write to it, and it is
     // the end of the engine that closes the gate.
-    gates.lag.on_wait(move || drop(waiter_outbox.try_send(IndexLetter::Wake)));
+    gates.lag.on_wait(move || waiter_outbox.send_if_empty(IndexLetter::Wake));
     Ok(StorageEngine::of(Inner {
         options,
         view,

@@ -33,6 +33,8 @@ pub struct Publisher {
     /// Equals `is_full` of the hot buffer, which only the publisher changes: the log's writer asks
     /// after every round, and the buffer's lock need not be taken for that.
     is_hot_full: bool,
+    /// Whether somebody who follows the writes may have to be woken.
+    has_fed: bool,
 }
 
 impl Publisher {
@@ -53,6 +55,7 @@ impl Publisher {
             hot_ops: Vec::new(),
             last: SeqNo::default(),
             is_hot_full,
+            has_fed: false,
         }
     }
 
@@ -78,7 +81,7 @@ impl Publisher {
     /// Makes the slice visible as a whole.
     fn publish_slice(&mut self) {
         let view = &*self.view;
-        {
+        let is_followed = {
             let mut index_map = view.index_map.write();
             let mut intents = view.intents.write();
             let mut tables =
@@ -87,6 +90,11 @@ impl Publisher {
             // Under both locks, so that whoever saw a write in a map finds it by a search as well.
             // Release pairs with the Acquire of a search: it sees the rows and their deaths.
             view.index.visible.store(self.last.0, Ordering::Release);
+            view.feed.is_on()
+        };
+        if is_followed {
+            view.feed.push(self.hot_ops.iter().cloned());
+            self.has_fed = true;
         }
         let pushes = self.hot_ops.iter().filter(|op| matches!(op, HotOp::Push(_))).count() as u64;
         let since_ns = now_ns();
@@ -138,9 +146,12 @@ impl CommitSink for Publisher {
         if slice_len > 0 {
             self.publish_slice();
         }
-        // The builder looks for new rows before it sleeps, so a full mailbox needs no second word.
+        if std::mem::take(&mut self.has_fed) {
+            self.view.feed.wake_all();
+        }
+        // The builder looks for new rows after each letter, so where there is one it needs no other.
         if self.view.index.wants_wake() {
-            let _ = self.index.try_send(IndexLetter::Wake);
+            self.index.send_if_empty(IndexLetter::Wake);
         }
         Ok(())
     }

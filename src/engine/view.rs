@@ -13,12 +13,14 @@ use std::{
 
 use tala_core::{Intent, IntentId, Outcome, TimeRange};
 
+use super::feed::Feed;
 use crate::{
     entry::{Embeddings, Entry},
     ids::{IdMap, RowId, SeqNo},
     index::{Arena, ArenaWriter, Shared},
     metrics::{LockRank, StorageMetrics, TrackedMutex, TrackedRwLock},
     segment::{HotBuffer, HotOp},
+    sync::atomic::Ordering,
 };
 
 impl Embeddings for Arena {
@@ -51,6 +53,8 @@ pub struct View {
     pub index_map: TrackedRwLock<IndexMap>,
     /// What is not in a segment yet.
     pub hot: TrackedMutex<HotBuffer>,
+    /// What was published of late, for those who follow it.
+    pub feed: Arc<Feed>,
     /// Counters.
     pub metrics: Arc<StorageMetrics>,
 }
@@ -148,6 +152,7 @@ impl View {
         dim: usize,
         index: Arc<Shared>,
         contents: Contents,
+        feed: Arc<Feed>,
         metrics: Arc<StorageMetrics>,
     ) -> Self {
         let Contents { intents, index_map, hot } = contents;
@@ -157,6 +162,7 @@ impl View {
             intents: TrackedRwLock::new(intents, &metrics, LockRank::Intents),
             index_map: TrackedRwLock::new(index_map, &metrics, LockRank::IndexMap),
             hot: TrackedMutex::new(hot, &metrics, LockRank::Hot),
+            feed,
             metrics,
         }
     }
@@ -177,6 +183,24 @@ impl View {
         let entries: Vec<Entry> =
             self.index_map.read().time.range(bounds).map(|(_, entry)| entry.clone()).collect();
         entries.iter().map(|entry| self.to_intent(entry)).collect()
+    }
+
+    /// All intents of one moment, and the last write before it.
+    pub fn snapshot(&self) -> (Vec<Entry>, SeqNo) {
+        // Only references are copied under the lock, as for a range.
+        let index_map = self.index_map.read();
+        (index_map.time.values().cloned().collect(), self.visible())
+    }
+
+    /// From now on keeps what is published for those who follow it.
+    pub fn keep_writes(&self) {
+        let _no_commit = self.index_map.read();
+        self.feed.turn_on(self.visible());
+    }
+
+    /// The last write that is visible; under the lock of the index map, which commits raise it under.
+    fn visible(&self) -> SeqNo {
+        SeqNo(self.index.visible.load(Ordering::Acquire))
     }
 
     fn to_intent(&self, entry: &Entry) -> Intent {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tala_core::{Intent, TalaError};
+use tala_core::{Intent, IntentId, TalaError};
 
 use super::Inner;
 use crate::{
@@ -28,6 +28,8 @@ pub(super) struct Gates {
     pub(super) requests: Arc<Gate>,
     /// Their bytes.
     pub(super) bytes: Arc<Gate>,
+    /// Requests on their way to the index builder, which no other gate stands before.
+    pub(super) waits: Arc<Gate>,
 }
 
 impl Inner {
@@ -104,6 +106,40 @@ impl Inner {
         Ok(Some(([Some(requests), Some(bytes)], lag)))
     }
 
+    /// Room for this insert if there is some until `deadline_ns`.
+    pub(super) fn pass_until(
+        &self,
+        op: &PreparedOp,
+        deadline_ns: u64,
+    ) -> Result<Option<(Room, Permit)>, TalaError> {
+        let closed = |GateClosed| self.fate.cause();
+        let Gates { lag, requests, bytes, .. } = &self.gates;
+        let Some(lag) = lag.pass_until(1, deadline_ns).map_err(closed)? else { return Ok(None) };
+        let Some(requests) = requests.pass_until(1, deadline_ns).map_err(closed)? else {
+            return Ok(None);
+        };
+        let Some(bytes) = bytes.pass_until(op.held_bytes(), deadline_ns).map_err(closed)? else {
+            return Ok(None);
+        };
+        Ok(Some(([Some(requests), Some(bytes)], lag)))
+    }
+
+    /// Writes an insert that was let in; gives the intent of one that was not back.
+    pub(super) fn write_or_give_back(
+        &self,
+        op: PreparedOp,
+        permits: Option<(Room, Permit)>,
+    ) -> Result<IntentId, TalaError> {
+        let LogOp::Insert(intent) = &op.op else { unreachable!("an insert was prepared") };
+        let id = intent.id;
+        if let Some((room, lag)) = permits {
+            self.write(vec![op], room, Some(lag))?;
+            return Ok(id);
+        }
+        let LogOp::Insert(intent) = op.op else { unreachable!("as above") };
+        Err(TalaError::Busy { intent: Box::new(intent) })
+    }
+
     /// [`Inner::pass`] for a task.
     pub(super) async fn pass_async(
         &self,
@@ -141,14 +177,19 @@ impl Inner {
     /// Writes an outcome or a removal, which the index's lag does not hold up.
     pub(super) fn write_change(&self, op: LogOp) -> Result<bool, TalaError> {
         self.check_open()?;
+        let op = self.prepare_change(op)?;
+        let requests = self.gates.requests.pass(1).map_err(|GateClosed| self.fate.cause())?;
+        self.write(vec![op], [Some(requests), None], None)
+    }
+
+    /// Encodes the record of an outcome or a removal.
+    pub(super) fn prepare_change(&self, op: LogOp) -> Result<PreparedOp, TalaError> {
         let encoded = match &op {
             LogOp::Outcome { id, outcome } => Encoded::outcome(*id, *outcome, BatchPlace::SINGLE)?,
             LogOp::Removal { id } => Encoded::removal(*id, BatchPlace::SINGLE)?,
             LogOp::Insert(_) | LogOp::Mark(_) => unreachable!("inserts are prepared elsewhere"),
         };
-        let op = PreparedOp { op, encoded: self.is_persistent().then_some(encoded) };
-        let requests = self.gates.requests.pass(1).map_err(|GateClosed| self.fate.cause())?;
-        self.write(vec![op], [Some(requests), None], None)
+        Ok(PreparedOp { op, encoded: self.is_persistent().then_some(encoded) })
     }
 
     /// Asks the log's writer for something that is answered with "done".
@@ -158,16 +199,32 @@ impl Inner {
     ) -> Result<(), TalaError> {
         self.check_open()?;
         let room = self.gates.requests.pass(1).map_err(|GateClosed| self.fate.cause())?;
+        self.send_request(letter, room).wait().ok_or_else(|| self.fate.cause())
+    }
+
+    /// Sends such a request. Its gate was passed, so there is room for it.
+    pub(super) fn send_request(
+        &self,
+        letter: impl FnOnce(Request) -> WalLetter,
+        room: Permit,
+    ) -> Answer<()> {
         let (reply, answer) = one_shot();
         self.actors.send_wal(letter(Request { room: Some(room), reply }));
-        answer.wait().ok_or_else(|| self.fate.cause())
+        answer
     }
 
     /// Waits until the rows below `row` are linked.
     pub(super) fn wait_linked(&self, row: RowId) -> Result<(), TalaError> {
+        let room = self.gates.waits.pass(1).map_err(|GateClosed| self.fate.cause())?;
+        self.ask_linked(row, room).wait().ok_or_else(|| self.fate.cause())
+    }
+
+    /// Has it answered when the rows below `row` are linked. Its gate was passed, so there is room for
+    /// the request.
+    pub(super) fn ask_linked(&self, row: RowId, room: Permit) -> Answer<()> {
         let (reply, answer) = one_shot();
-        self.actors.send_index(IndexLetter::WaitLinked(row, reply));
-        answer.wait().ok_or_else(|| self.fate.cause())
+        self.actors.send_index(IndexLetter::WaitLinked { row, room, reply });
+        answer
     }
 }
 

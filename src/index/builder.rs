@@ -22,7 +22,7 @@ use tala_core::StopCause;
 use super::{Arena, Graph, GraphWriter, View};
 use crate::{
     actor::{Actor, Flow},
-    gate::Gate,
+    gate::{Gate, Permit},
     ids::RowId,
     metrics::{StorageMetrics, TrackedMutex, record_stage},
     sync::{
@@ -37,7 +37,14 @@ pub enum IndexLetter {
     /// There may be new rows.
     Wake,
     /// Answer when all rows below this one are linked.
-    WaitLinked(RowId, Reply<()>),
+    WaitLinked {
+        /// The row.
+        row: RowId,
+        /// The sender's place in the mailbox, given back when the letter is taken out.
+        room: Permit,
+        /// Answered when it is done.
+        reply: Reply<()>,
+    },
     /// Finish, whatever is still to be linked.
     Close,
 }
@@ -302,7 +309,8 @@ impl Actor for IndexActor {
         self.look();
         match letter {
             IndexLetter::Wake => {}
-            IndexLetter::WaitLinked(row, reply) => {
+            IndexLetter::WaitLinked { row, room, reply } => {
+                drop(room);
                 self.waiting.push((row, reply));
                 self.answer();
             }

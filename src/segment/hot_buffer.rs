@@ -8,8 +8,8 @@ use crate::{
     ids::{IdMap, SeqNo},
 };
 
-/// A committed operation, as the hot buffer takes it.
-#[derive(Debug)]
+/// A committed operation, as the hot buffer takes it. Cheap to clone.
+#[derive(Clone, Debug)]
 pub enum HotOp {
     /// An intent, in place of the one with its id if there is one.
     Push(Entry),

@@ -35,6 +35,11 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     loom::future::block_on(future)
 }
 
+/// [`block_on`]: no deadline ever passes.
+pub fn block_on_until<F: Future>(future: F, _deadline_ns: u64) -> Option<F::Output> {
+    Some(block_on(future))
+}
+
 /// As many as are not enough to tell threads apart by them.
 pub fn processors() -> u32 {
     2
@@ -308,6 +313,15 @@ impl<T> Outbox<T> {
         queue.letters.push_back(letter);
         self.0.wake_receiver();
         Ok(())
+    }
+
+    /// Puts a letter into the mailbox if no other is there. Never waits.
+    pub fn send_if_empty(&self, letter: T) {
+        // One look and one put, with room for others between them.
+        let is_empty = self.0.queue.lock().expect(UNPOISONED).letters.is_empty();
+        if is_empty {
+            let _ = self.try_send(letter);
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use std::{
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -35,6 +36,34 @@ fn origin() -> Instant {
 /// Runs `future` to its end on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     pollster::block_on(future)
+}
+
+/// Runs `future` on this thread, to its end or until `deadline_ns` of [`now_ns`]; then it is dropped,
+/// and there is nothing.
+pub fn block_on_until<F: Future>(future: F, deadline_ns: u64) -> Option<F::Output> {
+    /// Wakes a thread that is parked.
+    struct Unparker(std::thread::Thread);
+
+    impl Wake for Unparker {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unparker(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Some(output);
+        }
+        let left_ns = deadline_ns.saturating_sub(now_ns());
+        if left_ns == 0 {
+            return None;
+        }
+        // Whatever ends it, a poll tells what there is.
+        std::thread::park_timeout(Duration::from_nanos(left_ns));
+    }
 }
 
 /// How many processors there are for the threads of this process, as far as is known: at least 1.
@@ -214,6 +243,15 @@ impl<T> Outbox<T> {
     /// There is no room, or the receiver is gone; the letter comes back.
     pub fn try_send(&self, letter: T) -> Result<(), T> {
         self.0.try_send(letter).map_err(crossbeam_channel::TrySendError::into_inner)
+    }
+
+    /// Puts a letter into the mailbox if no other is there: whoever receives that one needs no second
+    /// word. Never waits.
+    pub fn send_if_empty(&self, letter: T) {
+        if self.0.is_empty() {
+            // One that came in between will do as well.
+            let _ = self.0.try_send(letter);
+        }
     }
 }
 

@@ -88,9 +88,10 @@ impl PreparedOp {
             .map_or_else(|| self.intent_bytes(), |encoded| encoded.encoded_len() as usize)
     }
 
-    /// Bytes of memory that it holds on its way to the log: of the intent, and of the record.
+    /// Bytes of memory that it holds on its way to the log: itself, of the intent, of the record.
     pub fn held_bytes(&self) -> usize {
-        self.intent_bytes()
+        size_of::<Self>()
+            + self.intent_bytes()
             + self.encoded.as_ref().map_or(0, |encoded| encoded.encoded_len() as usize)
     }
 

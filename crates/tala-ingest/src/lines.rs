@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead};
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// One line, without its end.
 #[derive(Debug)]
 pub struct Line {
@@ -9,6 +11,15 @@ pub struct Line {
     pub number: u64,
     /// The text, or why it cannot be used.
     pub text: Result<String, Fault>,
+}
+
+/// One line as it is, without its end.
+#[derive(Debug)]
+pub(crate) struct RawLine {
+    /// Counting from 1.
+    pub(crate) number: u64,
+    /// The bytes, or why they cannot be used.
+    pub(crate) bytes: Result<Vec<u8>, Fault>,
 }
 
 /// Why a line cannot be used.
@@ -44,6 +55,15 @@ impl<R: BufRead> Lines<R> {
     /// # Errors
     /// What the reader says.
     pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+        let line = self.next_raw()?;
+        Ok(line.map(|RawLine { number, bytes }| {
+            let decoded = |bytes| String::from_utf8(bytes).map_err(|_| Fault::NotUtf8);
+            Line { number, text: bytes.and_then(decoded) }
+        }))
+    }
+
+    /// [`Lines::next_line`] for bytes that are no text yet.
+    pub(crate) fn next_raw(&mut self) -> io::Result<Option<RawLine>> {
         let mut bytes = Vec::new();
         let mut is_too_long = false;
         let mut is_started = false;
@@ -74,24 +94,23 @@ impl<R: BufRead> Lines<R> {
             return Ok(None);
         }
         self.line_count += 1;
-        let text = if is_too_long {
+        let bytes = if is_too_long {
             Err(Fault::TooLong { max: self.line_bytes_max })
         } else {
-            self.decode(bytes)
+            Ok(self.without_marks(bytes))
         };
-        Ok(Some(Line { number: self.line_count, text }))
+        Ok(Some(RawLine { number: self.line_count, bytes }))
     }
 
     /// Without the carriage return and the byte order mark that some systems add.
-    fn decode(&self, bytes: Vec<u8>) -> Result<String, Fault> {
-        let mut text = String::from_utf8(bytes).map_err(|_| Fault::NotUtf8)?;
-        if text.ends_with('\r') {
-            text.pop();
+    fn without_marks(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
         }
-        if self.line_count == 1 && text.starts_with('\u{feff}') {
-            text.remove(0);
+        if self.line_count == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
         }
-        Ok(text)
+        bytes
     }
 }
 

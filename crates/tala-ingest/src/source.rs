@@ -1,15 +1,21 @@
-//! Where intents come from: a bash history or JSON Lines, told apart by what they hold.
+//! Where intents come from: a history of bash, zsh or fish, or JSON Lines, told apart by what they
+//! hold.
 //!
 //! A source is read as a stream. What cannot be used is named with its line and does not stop what
 //! comes after it.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::{
+    collections::VecDeque,
+    io::{self, BufReader, Chain, Cursor, Read},
+};
 
 use tala_core::{IntentId, Outcome};
 
 use crate::{
+    fish::{self, Fish},
     json,
-    lines::{Fault, Line, Lines},
+    lines::{Fault, Line, Lines, RawLine},
+    zsh::{self, Zsh},
 };
 
 /// How much of a source is looked at to tell its format.
@@ -66,11 +72,17 @@ pub struct Source<R: Read> {
     command: Option<Command>,
     /// The longest command that is taken from a history, of one line or several.
     command_bytes_max: usize,
+    zsh: Zsh,
+    fish: Fish,
+    /// What the last line of a history of zsh or fish completed.
+    ready: VecDeque<Result<Entry, BadLine>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Format {
     BashHistory,
+    ZshHistory,
+    FishHistory,
     JsonLines,
 }
 
@@ -95,12 +107,21 @@ impl<R: Read> Source<R> {
         let format = recognise(&sample);
         let whole = BufReader::with_capacity(64 * 1024, Cursor::new(sample).chain(reader));
         let line_bytes_max = match format {
-            Format::BashHistory => record_bytes_max,
+            Format::BashHistory | Format::ZshHistory | Format::FishHistory => record_bytes_max,
             Format::JsonLines => record_bytes_max.saturating_mul(JSON_BYTES_FACTOR),
         };
         let lines = Lines::new(whole, line_bytes_max);
         let command_bytes_max = record_bytes_max;
-        Ok(Self { lines, format, epoch_ns: None, command: None, command_bytes_max })
+        Ok(Self {
+            lines,
+            format,
+            epoch_ns: None,
+            command: None,
+            command_bytes_max,
+            zsh: Zsh::new(command_bytes_max),
+            fish: Fish::default(),
+            ready: VecDeque::new(),
+        })
     }
 
     /// The next entry or bad line; `None` at the end.
@@ -111,7 +132,29 @@ impl<R: Read> Source<R> {
         match self.format {
             Format::JsonLines => self.next_json(),
             Format::BashHistory => self.next_command(),
+            Format::ZshHistory => self.next_of_zsh(),
+            Format::FishHistory => self.next_of_fish(),
         }
+    }
+
+    fn next_of_zsh(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
+        while self.ready.is_empty() {
+            match self.lines.next_raw()? {
+                Some(line) => self.zsh.add(line, &mut self.ready),
+                None => return Ok(self.zsh.end()),
+            }
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    fn next_of_fish(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
+        while self.ready.is_empty() {
+            match self.lines.next_line()? {
+                Some(line) => self.fish.add(line, &mut self.ready),
+                None => return Ok(self.fish.end()),
+            }
+        }
+        Ok(self.ready.pop_front())
     }
 
     fn next_json(&mut self) -> io::Result<Option<Result<Entry, BadLine>>> {
@@ -188,16 +231,32 @@ impl<R: Read> Source<R> {
     }
 }
 
-/// JSON Lines where at least half of the first lines begin like an object with a field, which no
-/// command does. A history that begins with a time is one, whatever its commands hold.
+/// What the first lines look like. A history that begins as its shell begins an entry with a time is
+/// one of that shell, whatever its commands hold. JSON Lines are where at least half of the lines
+/// begin like an object with a field, which no command does; a history of zsh is also where at least
+/// half of the lines that begin a command have a time: older commands may have none.
 fn recognise(sample: &[u8]) -> Format {
     let mut lines = Lines::new(sample, SAMPLE_BYTES as usize);
-    let (mut objects, mut count) = (0, 0);
-    while let Ok(Some(line)) = lines.next_line() {
-        let text = line.text.unwrap_or_default();
-        if count == 0 && epoch_ns(&text).is_some() {
-            return Format::BashHistory;
+    let (mut count, mut objects) = (0, 0);
+    let (mut commands, mut timed) = (0, 0);
+    let mut goes_on = false;
+    while let Ok(Some(RawLine { bytes, .. })) = lines.next_raw() {
+        let bytes = bytes.unwrap_or_default();
+        let is_timed = zsh::timed(&bytes).is_some();
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        if count == 0 {
+            let begun = [
+                (epoch_ns(text).is_some(), Format::BashHistory),
+                (is_timed, Format::ZshHistory),
+                (fish::begins_entry(text), Format::FishHistory),
+            ];
+            if let Some((_, format)) = begun.into_iter().find(|(is_begun, _)| *is_begun) {
+                return format;
+            }
         }
+        timed += usize::from(is_timed);
+        commands += usize::from(!goes_on && !bytes.trim_ascii().is_empty());
+        goes_on = bytes.ends_with(b"\\");
         if text.trim().is_empty() {
             continue;
         }
@@ -208,7 +267,13 @@ fn recognise(sample: &[u8]) -> Format {
             break;
         }
     }
-    if objects > 0 && objects * 2 >= count { Format::JsonLines } else { Format::BashHistory }
+    if objects > 0 && objects * 2 >= count {
+        Format::JsonLines
+    } else if timed > 0 && timed * 2 >= commands {
+        Format::ZshHistory
+    } else {
+        Format::BashHistory
+    }
 }
 
 /// The time in a line such as `#1700000000`, in nanoseconds; `None` for any other line.
@@ -303,6 +368,13 @@ mod tests {
         assert_eq!(recognise(b"\xef\xbb\xbf\n { \"raw_command\": \"ls\"}\n"), Format::JsonLines);
         assert_eq!(recognise(b"no json\n{\"raw_command\": \"ls\"}\n"), Format::JsonLines);
         assert_eq!(recognise(b"{}\n"), Format::JsonLines);
+        assert_eq!(recognise(b"\n: 100:0;{\"a\": 1}\n{\"b\": 1}\n"), Format::ZshHistory);
+        assert_eq!(recognise(b"ls\n: 100:0;for\\\n do\\\n done\n"), Format::ZshHistory);
+        assert_eq!(recognise(b"ls\ncat\n: 100:0;true\n"), Format::BashHistory);
+        assert_eq!(recognise(b"#100\n: 100:0;true\n"), Format::BashHistory);
+        assert_eq!(recognise(b": 100;true\n:100:0;true\n"), Format::BashHistory);
+        assert_eq!(recognise(b"- cmd: {\"a\": 1}\n  when: 1\n"), Format::FishHistory);
+        assert_eq!(recognise(b"- cmd:ls\n"), Format::BashHistory);
         assert_eq!(recognise(b"\xff garbage\n{\"raw_command\": \"ls\"}\n"), Format::JsonLines);
     }
 

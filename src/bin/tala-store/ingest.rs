@@ -26,8 +26,8 @@ const BAD_LINES_NAMED_MAX: usize = 20;
 
 /// Store shell histories and JSON Lines, each command once.
 ///
-/// Takes bash histories, with or without `#epoch` lines, and JSON Lines with the fields `id`,
-/// `timestamp` (ns since the epoch), `raw_command`, `embedding`, `context_hash`, `parent_ids`,
+/// Takes histories of bash (with or without `#epoch` lines), of zsh (with `EXTENDED_HISTORY`) and of
+/// fish, and JSON Lines with the fields `id`, `timestamp` (ns since the epoch), `raw_command`, `embedding`, `context_hash`, `parent_ids`,
 /// `outcome` {`status`, `latency_ns`, `exit_code`} and `confidence`, of which only `raw_command`
 /// must be there. They are told apart by their content.
 ///

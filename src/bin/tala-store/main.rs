@@ -14,6 +14,7 @@ mod ids;
 mod ingest;
 mod json;
 mod open;
+mod outcome;
 mod range;
 mod recall;
 mod render;
@@ -48,6 +49,7 @@ Examples:
   tala-store search ~/tala 'undo a deployment' -k 5  search by meaning
   tala-store range ~/tala --from yesterday           what was done since yesterday
   tala-store get ~/tala 1b357195-94df-4661-a629-9abda431fa46
+  tala-store outcome ~/tala 1b357195-94df-4661-a629-9abda431fa46 --exit-code 0
   tala-store stats ~/tala                            how much there is
   tala-store recall ~/tala                           how much of the truth searches find
   tala-store verify ~/tala                           check every byte on disk
@@ -63,6 +65,7 @@ enum Command {
     Search(search::Args),
     Range(range::Args),
     Get(get::Args),
+    Outcome(outcome::Args),
     Stats(stats::Args),
     Recall(recall::Args),
     Verify(verify::Args),
@@ -99,6 +102,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Search(args) => search::run(&args, out),
         Command::Range(args) => range::run(&args, out),
         Command::Get(args) => get::run(&args, out),
+        Command::Outcome(args) => outcome::run(&args, out),
         Command::Stats(args) => stats::run(&args, out),
         Command::Recall(args) => recall::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),

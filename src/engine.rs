@@ -11,6 +11,7 @@ mod reads;
 mod recall;
 mod recover;
 mod repair;
+mod reporter;
 mod verify;
 mod view;
 mod writes;
@@ -46,12 +47,13 @@ use crate::{
     door::check_embedding,
     gate::GateClosed,
     ids::RowId,
-    metrics::StorageMetrics,
+    metrics::{Histograms, Instruments, StorageMetrics, Timing},
     options::EngineOptions,
     segment::Manifest,
     sync::{
         Mutex, Spin,
         atomic::{AtomicBool, Ordering},
+        now_ns,
     },
     wal::{LogOp, WalLetter},
 };
@@ -69,7 +71,7 @@ pub struct StorageEngine {
 struct BadOptions {
     error: Arc<TalaError>,
     dim: usize,
-    metrics: Arc<StorageMetrics>,
+    metrics: Arc<Instruments>,
 }
 
 struct Inner {
@@ -138,9 +140,19 @@ impl StorageEngine {
     #[must_use]
     pub fn metrics(&self) -> &Arc<StorageMetrics> {
         match &self.state {
+            Ok(inner) => inner.view.metrics.counters(),
+            Err(bad) => bad.metrics.counters(),
+        }
+    }
+
+    /// How long single runs of each kind took, and how long each lock was waited for and held.
+    #[must_use]
+    pub fn histograms(&self) -> Histograms {
+        let instruments = match &self.state {
             Ok(inner) => &inner.view.metrics,
             Err(bad) => &bad.metrics,
-        }
+        };
+        Histograms::of(instruments)
     }
 
     /// What opening found and did.
@@ -192,9 +204,11 @@ impl StorageEngine {
         if ids.is_empty() {
             return Ok(ids);
         }
+        let since_ns = now_ns();
         let ops = inner.prepare_batch(intents)?;
         let (room, lag) = inner.pass(&ops)?;
         inner.write(ops, room, Some(lag))?;
+        inner.view.metrics.record_since(Timing::Insert, since_ns);
         Ok(ids)
     }
 
@@ -206,11 +220,13 @@ impl StorageEngine {
     pub fn try_insert(&self, intent: Intent) -> Result<IntentId, TalaError> {
         let inner = self.inner()?;
         inner.check_open()?;
+        let since_ns = now_ns();
         let id = intent.id;
         let op = inner.prepare_insert(intent)?;
         match inner.try_pass(&op)? {
             Some((room, lag)) => {
                 inner.write(vec![op], room, Some(lag))?;
+                inner.view.metrics.record_since(Timing::Insert, since_ns);
                 Ok(id)
             }
             None => match op.op {
@@ -234,6 +250,7 @@ impl StorageEngine {
         async move {
             let inner = engine.inner()?;
             inner.check_open()?;
+            let since_ns = now_ns();
             let id = intent.id;
             let ops = vec![inner.prepare_insert(intent)?];
             let (room, lag) = match inner.pass_async(&ops).await {
@@ -242,7 +259,10 @@ impl StorageEngine {
             };
             let answer = inner.send(ops, room, Some(lag));
             match answer.wait_async().await {
-                Some(_) => Ok(id),
+                Some(_) => {
+                    inner.view.metrics.record_since(Timing::Insert, since_ns);
+                    Ok(id)
+                }
                 None => Err(inner.fate.cause_async().await),
             }
         }
@@ -331,17 +351,22 @@ impl IntentStore for StorageEngine {
     fn insert(&self, intent: Intent) -> Result<IntentId, TalaError> {
         let inner = self.inner()?;
         inner.check_open()?;
+        let since_ns = now_ns();
         let id = intent.id;
         let ops = vec![inner.prepare_insert(intent)?];
         let (room, lag) = inner.pass(&ops)?;
         inner.write(ops, room, Some(lag))?;
+        inner.view.metrics.record_since(Timing::Insert, since_ns);
         Ok(id)
     }
 
     fn get(&self, id: IntentId) -> Result<Option<Intent>, TalaError> {
         let inner = self.inner()?;
         inner.check_readable()?;
-        Ok(inner.view.get(&id))
+        let since_ns = now_ns();
+        let found = inner.view.get(&id);
+        inner.view.metrics.record_since(Timing::Get, since_ns);
+        Ok(found)
     }
 
     fn query_semantic(
@@ -355,7 +380,10 @@ impl IntentStore for StorageEngine {
     fn query_temporal(&self, range: TimeRange) -> Result<Vec<Intent>, TalaError> {
         let inner = self.inner()?;
         inner.check_readable()?;
-        Ok(inner.view.range(range))
+        let since_ns = now_ns();
+        let found = inner.view.range(range);
+        inner.view.metrics.record_since(Timing::Temporal, since_ns);
+        Ok(found)
     }
 
     fn attach_outcome(&self, id: IntentId, outcome: Outcome) -> Result<(), TalaError> {

@@ -78,7 +78,11 @@ pub use engine::{
     RecoveryWarning, RepairReport, StorageEngine, StoreStats, VerifyReport, repair, stored_dim,
     verify,
 };
-pub use metrics::{LockStats, StorageMetrics};
+pub use hdrhistogram;
+pub use metrics::{
+    Histograms, HistogramsSnapshot, LockSnapshot, LockStats, MetricsSnapshot, StorageMetrics,
+    Timing,
+};
 pub use options::{Durability, EngineOptions, OpenProgress};
 pub use query_engine::QueryEngine;
 pub use segment::HotBuffer;

@@ -13,6 +13,7 @@ use super::{
         Listing, Recovered, Unlisted, ensure_dir, manifest_is_lost, read_logs, set_aside,
         settle_dir,
     },
+    reporter::ReportActor,
     view::{Contents, View},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     gate::Gate,
     ids::{FileNumber, RowId, SeqNo},
     index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Shared},
-    metrics::{LockRank, StorageMetrics, TrackedMutex},
+    metrics::{Instruments, LockRank, TrackedMutex},
     options::{Durability, EngineOptions, OpenProgress},
     segment::{DiskSegments, FlushActor, Manifest, segment_name},
     sync::{
@@ -242,7 +243,9 @@ fn start(
         arena: arena_writer, intents, index_map, hot, last_seq, log_bytes, report, ..
     } = recovered;
     let arena = Arc::clone(arena_writer.arena());
-    let metrics = Arc::new(StorageMetrics::default());
+    let instruments =
+        if options.histograms { Instruments::recording() } else { Instruments::default() };
+    let metrics = Arc::new(instruments);
     metrics.hot_buffer_capacity.store(hot.capacity() as u64, Ordering::Relaxed);
     metrics.hot_buffer_len.store(hot.len() as u64, Ordering::Relaxed);
     let gates = Gates {
@@ -311,6 +314,10 @@ fn start(
         manifest = Some(on_disk.manifest);
         lock = Some(on_disk.lock);
     }
+    let mut reporter = None;
+    if let Some((path, every)) = &options.report {
+        reporter = Some(ReportActor::start(path, &metrics, *every)?);
+    }
     let waiter_outbox = index_outbox.clone();
     let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
     let wal = WalActor::new(log, publisher, last_seq.next(), Arc::clone(&fate), metrics);
@@ -333,6 +340,7 @@ fn start(
             flusher,
             index,
             prepare,
+            reporter,
             lock,
             close_is_sent: AtomicBool::new(false),
         },

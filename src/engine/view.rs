@@ -17,7 +17,7 @@ use crate::{
     entry::{Embeddings, Entry},
     ids::{IdMap, RowId, SeqNo},
     index::{Arena, ArenaWriter, Shared},
-    metrics::{LockRank, StorageMetrics, TrackedMutex, TrackedRwLock},
+    metrics::{Instruments, LockRank, TrackedMutex, TrackedRwLock},
     segment::{HotBuffer, HotOp},
 };
 
@@ -52,7 +52,7 @@ pub struct View {
     /// What is not in a segment yet.
     pub hot: TrackedMutex<HotBuffer>,
     /// Counters.
-    pub metrics: Arc<StorageMetrics>,
+    pub metrics: Arc<Instruments>,
 }
 
 /// The tables that a write changes together.
@@ -148,7 +148,7 @@ impl View {
         dim: usize,
         index: Arc<Shared>,
         contents: Contents,
-        metrics: Arc<StorageMetrics>,
+        metrics: Arc<Instruments>,
     ) -> Self {
         let Contents { intents, index_map, hot } = contents;
         Self {

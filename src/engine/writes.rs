@@ -11,7 +11,8 @@ use crate::{
     gate::{Gate, GateClosed, Permit},
     ids::RowId,
     index::IndexLetter,
-    sync::{Answer, one_shot},
+    metrics::Timing,
+    sync::{Answer, now_ns, one_shot},
     wal::{BatchPlace, Encoded, LogOp, PreparedOp, Request, Room, WalLetter, WriteRequest},
 };
 
@@ -44,8 +45,14 @@ impl Inner {
         // Before anything of that size is allocated; in memory too, where the limit is one on memory.
         let record_bytes = Encoded::insert_len(&intent);
         check_size("record_bytes_max", record_bytes, self.options.record_bytes_max)?;
-        let encoded =
-            if self.is_persistent() { Some(Encoded::insert(&intent, place)?) } else { None };
+        let encoded = if self.is_persistent() {
+            let since_ns = now_ns();
+            let encoded = Encoded::insert(&intent, place)?;
+            self.view.metrics.record_since(Timing::Encode, since_ns);
+            Some(encoded)
+        } else {
+            None
+        };
         Ok(PreparedOp { op: LogOp::Insert(intent), encoded })
     }
 
@@ -124,7 +131,8 @@ impl Inner {
         lag: Option<Permit>,
     ) -> Answer<bool> {
         let (reply, answer) = one_shot();
-        self.actors.send_wal(WalLetter::Write(WriteRequest { ops, room, lag, reply }));
+        let sent_ns = now_ns();
+        self.actors.send_wal(WalLetter::Write(WriteRequest { ops, room, lag, sent_ns, reply }));
         answer
     }
 

@@ -19,7 +19,7 @@ use crate::{
     entry::Embeddings,
     files::DirLock,
     ids::{FileNumber, SeqNo},
-    metrics::{StorageMetrics, record_stage},
+    metrics::{Instruments, Timing, record_stage},
     sync::{Inbox, Mutex, Reply, now_ns},
 };
 
@@ -68,12 +68,12 @@ pub trait SegmentStore: Send + 'static {
 /// The actor.
 pub struct FlushActor<S> {
     store: S,
-    metrics: Arc<StorageMetrics>,
+    metrics: Arc<Instruments>,
 }
 
 impl<S: SegmentStore> FlushActor<S> {
     /// A flusher into `store`.
-    pub fn new(store: S, metrics: Arc<StorageMetrics>) -> Self {
+    pub fn new(store: S, metrics: Arc<Instruments>) -> Self {
         Self { store, metrics }
     }
 }
@@ -94,12 +94,13 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
                     self.store.publish(&buffer, last_seq, log).map_err(StopCause::Failed)?;
                 if bytes > 0 {
                     let metrics = &self.metrics;
-                    record_stage(
+                    let took_ns = record_stage(
                         &metrics.segment_flush_ns,
                         &metrics.segment_flush_count,
                         since_ns,
                         1,
                     );
+                    metrics.record(Timing::Flush, took_ns);
                     metrics.total_bytes_flushed.fetch_add(bytes, Relaxed);
                     metrics.segments_flushed_count.fetch_add(1, Relaxed);
                 }

@@ -4,6 +4,7 @@
 //! room), become a letter to the log's writer, and wait for its reply.
 
 mod close;
+mod exposition;
 mod import;
 mod open;
 mod publish;

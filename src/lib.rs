@@ -52,6 +52,7 @@ mod ids;
 mod mapping;
 mod options;
 mod random;
+mod trace;
 
 mod sync;
 

@@ -31,6 +31,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         awake_mailbox, mailbox, one_shot,
     },
+    trace,
     wal::{Ahead, DiskLog, Log, Request, WalActor, WalLetter, log_name},
 };
 
@@ -89,12 +90,19 @@ impl StorageEngine {
     /// See [`EngineOptions::open`].
     fn open_with(options: EngineOptions, path: &Path) -> Result<Self, TalaError> {
         options.check()?;
+        let _opening = trace::opening(path);
         let dir = &StoreDir::new(Arc::clone(&options.disk), path);
         ensure_dir(dir.disk(), path)?;
         let lock = Arc::new(DirLock::take(dir)?);
         let (graph, graph_writer, arena) = new_index(&options);
         let mut recovered = Recovered::empty(&options, arena)?;
-        let (mut manifest, listing) = recover(dir, &options, &mut recovered)?;
+        let (mut manifest, listing) = {
+            let _recovering = trace::recovering();
+            let found = recover(dir, &options, &mut recovered)?;
+            let (intents, warnings) = (recovered.intents.len(), recovered.report.warnings.len());
+            trace::recovered(intents, recovered.last_seq.0, warnings);
+            found
+        };
         let number = next_log(&manifest, &listing);
         let file = DiskLog::create(dir, number)?;
         settle(dir, &mut manifest, number, &listing, &recovered)?;

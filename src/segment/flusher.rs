@@ -21,6 +21,7 @@ use crate::{
     ids::{FileNumber, SeqNo},
     metrics::{Instruments, Timing, record_stage},
     sync::{Inbox, Mutex, Reply, now_ns},
+    trace,
 };
 
 /// What the flusher is asked for.
@@ -89,6 +90,7 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
     ) -> Result<Flow, StopCause> {
         match letter {
             FlushLetter::Seal { buffer, last_seq, log, reply } => {
+                let _flushing = trace::flushing(last_seq.0);
                 let since_ns = now_ns();
                 let bytes =
                     self.store.publish(&buffer, last_seq, log).map_err(StopCause::Failed)?;
@@ -101,6 +103,7 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
                         1,
                     );
                     metrics.record(Timing::Flush, took_ns);
+                    trace::flushed(bytes);
                     metrics.total_bytes_flushed.fetch_add(bytes, Relaxed);
                     metrics.segments_flushed_count.fetch_add(1, Relaxed);
                 }

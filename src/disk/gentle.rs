@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::DiskFile;
+use crate::sync::rest;
 
 /// What is written at once: what a sync of the log may have to wait behind.
 const PIECE_BYTES: usize = 256 << 10;
@@ -89,7 +90,7 @@ pub(crate) fn write_gently(file: &dyn DiskFile, bytes: &[u8], syncs: &LogSyncs) 
         // Of the last one, the sync that comes next takes care.
         if piece.len() == PIECE_BYTES {
             file.begin_write_back(at, piece.len() as u64);
-            rests.after_piece().into_iter().for_each(std::thread::sleep);
+            rests.after_piece().into_iter().for_each(rest);
         }
     }
     Ok(())

@@ -88,6 +88,11 @@ pub fn stay_awake(budget_ns: u64, is_done: impl Fn() -> bool) -> bool {
     false
 }
 
+/// Leaves something to others for so long. Nothing rests on it.
+pub fn rest(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// As [`stay_awake`], offering the processor to others meanwhile: for who waits for threads that are
 /// runnable already, and few.
 pub fn give_way(budget_ns: u64, mut is_done: impl FnMut() -> bool) -> bool {

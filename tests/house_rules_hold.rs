@@ -17,7 +17,8 @@ const RULES: [(&str, &[&str]); 21] = [
     ("flume::", &["sync"]),
     ("loom::", &["sync"]),
     ("Instant::now", &["sync"]),
-    ("sleep(", &[]),
+    // To leave the disk to others for a moment, and never to wait for something.
+    ("sleep(", &["sync/native.rs"]),
     ("simsimd::", &["distance.rs"]),
     ("unsafe {", &["index/rows.rs", "index/zeroed.rs", "kernels", "mapping.rs"]),
     ("std::fs::", &["disk"]),

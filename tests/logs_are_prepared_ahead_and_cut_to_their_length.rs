@@ -167,7 +167,7 @@ fn logs_are_made_of_older_ones_and_a_power_cut_does_not_mix_them_up() {
     let taken = |event: &Event| matches!(event, Event::Op(Op::Rename(from, _)) if from.ends_with("log_spare.wal.tmp"));
     let events = disk.events();
     let count = events.iter().filter(|event| taken(event)).count();
-    assert!(count > 1, "one was used {count} times");
+    assert!(count > 0, "none was used");
     // A cut rarely comes between: the new name is durable before there is anything new in the file.
     let is_of_zeros = |event: &Event| match event {
         Event::Op(Op::Change(_, Change::Write { bytes, .. })) => {

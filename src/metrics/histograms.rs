@@ -213,10 +213,8 @@ impl Stripes {
         let mut sum = empty_histogram();
         let first = timing as usize * LEN;
         for index in 0..LEN {
-            let counter = |stripe: &Box<[AtomicU64]>| {
-                stripe.get(first + index).map_or(0, |counter| counter.load(Relaxed))
-            };
-            let count: u64 = self.stripes.iter().map(counter).sum();
+            let counters = self.stripes.iter().filter_map(|stripe| stripe.get(first + index));
+            let count: u64 = counters.map(|counter| counter.load(Relaxed)).sum();
             if count > 0 {
                 sum.saturating_record_n(value_at(index), count);
             }

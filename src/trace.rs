@@ -49,10 +49,19 @@ mod on {
 mod off {
     use std::{fmt::Display, path::Path};
 
-    pub(crate) fn opening(_: &Path) {}
-    pub(crate) fn recovering() {}
+    /// Where a span would be.
+    pub(crate) struct Nothing;
+
+    pub(crate) fn opening(_: &Path) -> Nothing {
+        Nothing
+    }
+    pub(crate) fn recovering() -> Nothing {
+        Nothing
+    }
     pub(crate) fn recovered(_: usize, _: u64, _: usize) {}
-    pub(crate) fn flushing(_: u64) {}
+    pub(crate) fn flushing(_: u64) -> Nothing {
+        Nothing
+    }
     pub(crate) fn flushed(_: u64) {}
     pub(crate) fn failed(_: &'static str, _: &dyn Display) {}
 }

@@ -213,10 +213,8 @@ impl Stripes {
         let mut sum = empty_histogram();
         let first = timing as usize * LEN;
         for index in 0..LEN {
-            let counter = |stripe: &Box<[AtomicU64]>| {
-                stripe.get(first + index).map_or(0, |counter| counter.load(Relaxed))
-            };
-            let count: u64 = self.stripes.iter().map(counter).sum();
+            let counters = self.stripes.iter().filter_map(|stripe| stripe.get(first + index));
+            let count: u64 = counters.map(|counter| counter.load(Relaxed)).sum();
             if count > 0 {
                 sum.saturating_record_n(value_at(index), count);
             }
@@ -340,14 +338,14 @@ mod tests {
             expected.saturating_record(value.min(NS_MAX));
         }
         let read = stripes.read(Timing::Fsync);
-        assert_eq!(read, expected);
+        assert!(read == expected, "{} and {}", read.len(), expected.len());
         assert_eq!(read.len(), values().len() as u64);
         assert!(read.equivalent(read.max(), NS_MAX), "what is longer counts as the longest");
         for quantile in [0.0, 0.001, 0.5, 0.9, 0.99, 0.9999, 1.0] {
             assert_eq!(read.value_at_quantile(quantile), expected.value_at_quantile(quantile));
         }
-        assert_eq!(stripes.read(Timing::LogWrite), empty_histogram());
-        assert_eq!(stripes.read(Timing::Publish), empty_histogram());
+        assert!(stripes.read(Timing::LogWrite) == empty_histogram());
+        assert!(stripes.read(Timing::Publish) == empty_histogram());
     }
 
     #[test]
@@ -408,8 +406,8 @@ mod tests {
         for thread in 0..3 {
             (0..EACH).for_each(|number| expected.record(number * (thread + 1)).unwrap());
         }
-        assert_eq!(sum, expected);
-        assert_eq!(last.get(Timing::Get), &expected);
+        assert!(sum == expected, "{} and {}", sum.len(), expected.len());
+        assert!(*last.get(Timing::Get) == expected);
         assert_eq!(last.get(Timing::Insert).len(), 0);
     }
 

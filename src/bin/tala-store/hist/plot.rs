@@ -13,7 +13,7 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::{Log, Tag};
+use super::{Log, Tag, log::Interval};
 use crate::failure::Failure;
 
 const SIZE: (u32, u32) = (960, 880);
@@ -31,6 +31,8 @@ const MARKS_MAX: usize = 100;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Place = (f64, f64);
+/// A time of an interval, in nanoseconds.
+type FigureOf = fn(&Interval) -> u64;
 
 /// How values are laid along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,8 +229,8 @@ fn over_time(tag: &Tag) -> Panel {
     let recorded = || tag.intervals.iter().filter(|interval| interval.count > 0);
     let begin_s = tag.intervals.first().map_or(0.0, |first| first.begin_s);
     let is_marked = recorded().count() <= MARKS_MAX;
-    let series = |(number, (name, read)): (usize, (&str, fn(&super::log::Interval) -> u64))| {
-        let point = |interval: &super::log::Interval| {
+    let series = |(number, (name, read)): (usize, (&str, FigureOf))| {
+        let point = |interval: &Interval| {
             // In the middle of what it tells of.
             let at = interval.begin_s + interval.length_s / 2.0 - begin_s;
             Some((at, Scale::Latency.place(read(interval).max(1) as f64)?))
@@ -240,7 +242,7 @@ fn over_time(tag: &Tag) -> Panel {
             is_marked,
         }
     };
-    let reads: [(&str, fn(&super::log::Interval) -> u64); 3] = [
+    let reads: [(&str, FigureOf); 3] = [
         ("longest", |interval| interval.max_ns),
         ("p99", |interval| interval.p99_ns),
         ("p50", |interval| interval.p50_ns),

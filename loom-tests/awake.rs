@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use tala_core::IntentId;
-use tala_store::{
-    StorageMetrics,
-    rooms::sync::{Patience, Received, awake_mailbox, lose_wakes, mailbox},
+use tala_store::rooms::{
+    Instruments,
+    sync::{Patience, Received, awake_mailbox, lose_wakes, mailbox},
 };
 
 use crate::{
@@ -51,7 +51,7 @@ fn a_commit_at_the_edge_of_sleep_is_answered_in_order() {
 #[test]
 fn rows_at_the_edge_of_the_builders_sleep_are_seen_or_wake_it() {
     explore("rows_at_the_edge_of_the_builders_sleep_are_seen_or_wake_it", || {
-        let (shared, _, mut arena_writer) = new_index(&Arc::new(StorageMetrics::default()));
+        let (shared, _, mut arena_writer) = new_index(&Arc::new(Instruments::default()));
         let (outbox, inbox) = mailbox(1);
         let writer = {
             let shared = Arc::clone(&shared);

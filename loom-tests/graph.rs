@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use tala_store::{
-    StorageMetrics,
-    rooms::{
-        ArenaWriter, Fate, IndexActor, Query, RowId, Shared, search, spawn,
-        sync::{atomic::Ordering, mailbox},
-    },
+use tala_store::rooms::{
+    ArenaWriter, Fate, IndexActor, Instruments, Query, RowId, Shared, search, spawn,
+    sync::{atomic::Ordering, mailbox},
 };
 
 use crate::{
@@ -52,7 +49,7 @@ fn search_and_check(shared: &Shared, number: u8) {
 #[test]
 fn a_walk_finds_what_is_visible_once() {
     explore("a_walk_finds_what_is_visible_once", || {
-        let metrics = Arc::new(StorageMetrics::default());
+        let metrics = Arc::new(Instruments::default());
         let (shared, mut writer, mut arena) = new_index(&metrics);
         for number in 1..=LINKED {
             publish(&shared, &mut arena, number);

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use tala_core::{Intent, IntentId, StopCause, TalaError, TimeRange};
 use tala_store::{
-    Durability, HotBuffer, StorageMetrics,
+    Durability, HotBuffer,
     rooms::{
         Actor, Arena, ArenaWriter, BatchPlace, CommitSink, Contents, Cut, Encoded, Fate, Feed,
         FileNumber, Flow, FlushActor, FlushLetter, Gate, Graph, GraphParams, GraphWriter, Handle,
-        IndexLetter, IndexMap, IntentMap, LockRank, Log, LogOp, PreparedOp, Publisher, Query,
-        Request, SeqNo, Shared, Staged, TrackedMutex, View, WalActor, WalLetter, WriteRequest,
-        search, spawn,
+        IndexLetter, IndexMap, Instruments, IntentMap, LockRank, Log, LogOp, PreparedOp, Publisher,
+        Query, Request, SeqNo, Shared, Staged, TrackedMutex, View, WalActor, WalLetter,
+        WriteRequest, search, spawn,
         sync::{
             Inbox, Patience, Reply, Spin,
             atomic::{AtomicU32, AtomicU64, Ordering},
@@ -42,7 +42,7 @@ pub fn id(number: u8) -> IntentId {
 }
 
 /// What the index of an engine consists of, without a builder.
-pub fn new_index(metrics: &Arc<StorageMetrics>) -> (Arc<Shared>, GraphWriter, ArenaWriter) {
+pub fn new_index(metrics: &Arc<Instruments>) -> (Arc<Shared>, GraphWriter, ArenaWriter) {
     let (arena, arena_writer) = Arena::new(2);
     let params = GraphParams { m: 2, ef_construction: 2, seed: 1 };
     let graph_writer = GraphWriter::new(Arc::clone(&arena), params);
@@ -104,7 +104,7 @@ pub struct World {
 
 impl World {
     pub fn new(setup: &Setup) -> Self {
-        let metrics = Arc::new(StorageMetrics::default());
+        let metrics = Arc::new(Instruments::default());
         let disk = Arc::new(Mutex::new(Disk::default()));
         let (shared, _, arena_writer) = new_index(&metrics);
         let arena = Arc::clone(&shared.arena);
@@ -154,7 +154,8 @@ impl World {
         let encoded = Encoded::insert(&intent, BatchPlace::SINGLE)?;
         let op = PreparedOp { op: LogOp::Insert(intent), encoded: Some(encoded) };
         let (reply, answer) = one_shot();
-        let request = WriteRequest { ops: vec![op], room: [None, None], lag: None, reply };
+        let request =
+            WriteRequest { ops: vec![op], room: [None, None], lag: None, sent_ns: 0, reply };
         self.send(WalLetter::Write(request));
         let answer = match &self.spin {
             Some(spin) => answer.wait_awake(spin),

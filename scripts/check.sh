@@ -4,6 +4,7 @@
 # crates.
 # TALA_PEERS=1 also checks benches/peers, whose competitors take ten minutes to compile.
 # TALA_SERVICE=1 also checks examples/ingest-service, whose web framework takes minutes to compile.
+# TALA_PYTHON names a Python with the package hdrhistogram, by which interval logs are read back.
 # TALA_KILLS=N sets the kills per durability level; see README.md for the other switches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,6 +45,8 @@ step "Lints" cargo clippy --workspace --all-targets -- -D warnings
 step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 step "Tests" cargo test --workspace --quiet
+step "Tests of what the features tell" cargo test --quiet --features metrics,tracing \
+    --test the_prometheus_page_is_read_by_others --test openings_flushes_and_failures_are_traced
 step "Loom models" loom -- --nocapture
 step "Examples" cargo run --release --quiet --example quickstart
 step "Examples" cargo run --release --quiet --example many_writers

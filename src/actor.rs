@@ -23,6 +23,7 @@ use crate::{
         atomic::{AtomicBool, Ordering},
         block_on, catch_panic, mailbox, wake,
     },
+    trace,
 };
 
 /// What an actor does after a step.
@@ -287,6 +288,9 @@ fn run<A: Actor>(
     let outcome = catch_panic(|| serve(&mut actor, inbox))
         .unwrap_or_else(|text| Err(StopCause::Panicked(text)));
     let fault = outcome.err().map(|cause| Ending { actor: A::NAME, cause: Arc::new(cause) });
+    if let Some(fault) = &fault {
+        trace::failed(A::NAME, &fault.cause);
+    }
     // The fate is settled before any letter is dropped from here on, so that its sender finds it.
     fate.settle(
         fault

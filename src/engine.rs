@@ -4,6 +4,7 @@
 //! room), become a letter to the log's writer, and wait for its reply.
 
 mod close;
+mod exposition;
 mod feed;
 mod health;
 mod import;
@@ -13,6 +14,7 @@ mod reads;
 mod recall;
 mod recover;
 mod repair;
+mod reporter;
 mod tasks;
 mod verify;
 mod view;
@@ -51,13 +53,13 @@ use crate::{
     actor::Fate,
     door::check_embedding,
     ids::{RowId, SeqNo},
-    metrics::StorageMetrics,
+    metrics::{Histograms, Instruments, StorageMetrics, Timing},
     options::EngineOptions,
     segment::Manifest,
     sync::{
         Mutex, Spin,
         atomic::{AtomicBool, Ordering},
-        deadline_ns,
+        deadline_ns, now_ns,
     },
     wal::{LogOp, WalLetter},
 };
@@ -75,7 +77,7 @@ pub struct StorageEngine {
 struct BadOptions {
     error: Arc<TalaError>,
     dim: usize,
-    metrics: Arc<StorageMetrics>,
+    metrics: Arc<Instruments>,
 }
 
 struct Inner {
@@ -144,9 +146,19 @@ impl StorageEngine {
     #[must_use]
     pub fn metrics(&self) -> &Arc<StorageMetrics> {
         match &self.state {
+            Ok(inner) => inner.view.metrics.counters(),
+            Err(bad) => bad.metrics.counters(),
+        }
+    }
+
+    /// How long single runs of each kind took, and how long each lock was waited for and held.
+    #[must_use]
+    pub fn histograms(&self) -> Histograms {
+        let instruments = match &self.state {
             Ok(inner) => &inner.view.metrics,
             Err(bad) => &bad.metrics,
-        }
+        };
+        Histograms::of(instruments)
     }
 
     /// What opening found and did.
@@ -198,9 +210,11 @@ impl StorageEngine {
         if ids.is_empty() {
             return Ok(ids);
         }
+        let since_ns = now_ns();
         let ops = inner.prepare_batch(intents)?;
         let (room, lag) = inner.pass(&ops)?;
         inner.write(ops, room, Some(lag))?;
+        inner.view.metrics.record_since(Timing::Insert, since_ns);
         Ok(ids)
     }
 
@@ -212,9 +226,10 @@ impl StorageEngine {
     pub fn try_insert(&self, intent: Intent) -> Result<IntentId, TalaError> {
         let inner = self.inner()?;
         inner.check_open()?;
+        let since_ns = now_ns();
         let op = inner.prepare_insert(intent)?;
         let permits = inner.try_pass(&op)?;
-        inner.write_or_give_back(op, permits)
+        inner.write_or_give_back(op, permits, since_ns)
     }
 
     /// Inserts an intent if there is room for it within `timeout`, and otherwise gives it back. Once
@@ -224,12 +239,13 @@ impl StorageEngine {
     /// # Errors
     /// [`TalaError::Busy`] holds the intent; otherwise as for `insert`.
     pub fn insert_timeout(&self, intent: Intent, timeout: Duration) -> Result<IntentId, TalaError> {
+        let since_ns = now_ns();
         let deadline_ns = deadline_ns(timeout);
         let inner = self.inner()?;
         inner.check_open()?;
         let op = inner.prepare_insert(intent)?;
         let permits = inner.pass_until(&op, deadline_ns)?;
-        inner.write_or_give_back(op, permits)
+        inner.write_or_give_back(op, permits, since_ns)
     }
 
     /// Removes an intent; returns whether there was one. As durable and as ordered as an insert,
@@ -371,17 +387,22 @@ impl IntentStore for StorageEngine {
     fn insert(&self, intent: Intent) -> Result<IntentId, TalaError> {
         let inner = self.inner()?;
         inner.check_open()?;
+        let since_ns = now_ns();
         let id = intent.id;
         let ops = vec![inner.prepare_insert(intent)?];
         let (room, lag) = inner.pass(&ops)?;
         inner.write(ops, room, Some(lag))?;
+        inner.view.metrics.record_since(Timing::Insert, since_ns);
         Ok(id)
     }
 
     fn get(&self, id: IntentId) -> Result<Option<Intent>, TalaError> {
         let inner = self.inner()?;
         inner.check_readable()?;
-        Ok(inner.view.get(&id))
+        let since_ns = now_ns();
+        let found = inner.view.get(&id);
+        inner.view.metrics.record_since(Timing::Get, since_ns);
+        Ok(found)
     }
 
     fn query_semantic(
@@ -395,7 +416,10 @@ impl IntentStore for StorageEngine {
     fn query_temporal(&self, range: TimeRange) -> Result<Vec<Intent>, TalaError> {
         let inner = self.inner()?;
         inner.check_readable()?;
-        Ok(inner.view.range(range))
+        let since_ns = now_ns();
+        let found = inner.view.range(range);
+        inner.view.metrics.record_since(Timing::Temporal, since_ns);
+        Ok(found)
     }
 
     fn attach_outcome(&self, id: IntentId, outcome: Outcome) -> Result<(), TalaError> {

@@ -52,6 +52,7 @@ mod ids;
 mod mapping;
 mod options;
 mod random;
+mod trace;
 
 mod sync;
 
@@ -78,8 +79,12 @@ pub use engine::{
     RecallReport, RecoveryReport, RecoveryWarning, RepairReport, Resource, Shortage, StorageEngine,
     StoreStats, Subscription, VerifyReport, repair, stored_dim, verify,
 };
+pub use hdrhistogram;
 pub use ids::SeqNo;
-pub use metrics::{LockStats, StorageMetrics};
+pub use metrics::{
+    Histograms, HistogramsSnapshot, LockSnapshot, LockStats, MetricsSnapshot, StorageMetrics,
+    Timing,
+};
 pub use options::{Durability, EngineOptions, OpenProgress};
 pub use query_engine::QueryEngine;
 pub use segment::HotBuffer;

@@ -1,14 +1,31 @@
 //! What the engine tells about its own work.
 
+mod dump;
+mod histograms;
 mod lock_stats;
+mod snapshot;
 mod tracked;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
 
+use self::histograms::Stripes;
+pub use dump::Histograms;
+pub(crate) use dump::IntervalLog;
+pub use histograms::{HistogramsSnapshot, Timing};
 pub use lock_stats::LockStats;
+pub use snapshot::{LockSnapshot, MetricsSnapshot};
 pub use tracked::{LockRank, TrackedMutex, TrackedRwLock};
 
-use crate::sync::now_ns;
+use tala_core::TalaError;
+
+use crate::sync::{Mutex, now_ns};
 
 /// Counters of every lock and every stage of one engine.
 ///
@@ -66,8 +83,95 @@ pub struct StorageMetrics {
     pub segments_flushed_count: AtomicU64,
 }
 
-/// Adds one run, or several that were timed as one, to a stage's pair of counters.
-pub(crate) fn record_stage(total_ns: &AtomicU64, count: &AtomicU64, since_ns: u64, runs: u64) {
-    total_ns.fetch_add(now_ns().saturating_sub(since_ns), Relaxed);
+/// All that an engine records of its own work: the counters, and the histograms if it has any.
+#[derive(Debug)]
+pub struct Instruments {
+    counters: Arc<StorageMetrics>,
+    /// `None` where they are switched off.
+    stripes: Option<Stripes>,
+    /// Since when they record.
+    since: SystemTime,
+    /// Why the last report could not be written.
+    report_error: Mutex<Option<Arc<TalaError>>>,
+}
+
+impl Default for Instruments {
+    /// Counters alone.
+    fn default() -> Self {
+        Self {
+            counters: Arc::default(),
+            stripes: None,
+            since: SystemTime::now(),
+            report_error: Mutex::new(None),
+        }
+    }
+}
+
+impl Deref for Instruments {
+    type Target = StorageMetrics;
+
+    fn deref(&self) -> &StorageMetrics {
+        &self.counters
+    }
+}
+
+impl Instruments {
+    /// Counters and histograms.
+    #[must_use]
+    pub fn recording() -> Self {
+        Self { stripes: Some(Stripes::new()), ..Self::default() }
+    }
+
+    /// The counters, for those who only read them.
+    pub fn counters(&self) -> &Arc<StorageMetrics> {
+        &self.counters
+    }
+
+    /// Bytes of memory that the histograms take.
+    pub fn histogram_bytes(&self) -> u64 {
+        self.stripes.as_ref().map_or(0, Stripes::bytes)
+    }
+
+    /// Since when they record.
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Records one run in its histogram.
+    pub fn record(&self, timing: Timing, ns: u64) {
+        if let Some(stripes) = &self.stripes {
+            stripes.record(timing, ns);
+        }
+    }
+
+    /// Records one run that ends now. Returns the time: what follows begins then.
+    pub fn record_since(&self, timing: Timing, since_ns: u64) -> u64 {
+        let now_ns = now_ns();
+        self.record(timing, now_ns.saturating_sub(since_ns));
+        now_ns
+    }
+
+    /// Notes how the last report went.
+    pub fn set_report_error(&self, error: Option<TalaError>) {
+        *self.report_error.lock() = error.map(Arc::new);
+    }
+
+    /// What was recorded so far.
+    pub fn histograms(&self) -> HistogramsSnapshot {
+        HistogramsSnapshot::take(self, self.since)
+    }
+}
+
+/// Adds one run, or several that were timed as one, to a stage's pair of counters; returns the time
+/// that it took.
+pub(crate) fn record_stage(
+    total_ns: &AtomicU64,
+    count: &AtomicU64,
+    since_ns: u64,
+    runs: u64,
+) -> u64 {
+    let took_ns = now_ns().saturating_sub(since_ns);
+    total_ns.fetch_add(took_ns, Relaxed);
     count.fetch_add(runs, Relaxed);
+    took_ns
 }

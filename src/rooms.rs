@@ -5,7 +5,7 @@
 pub use crate::{
     disk::{Disk, DiskFile, EntryKind, Mapping},
     ids::{FileNumber, SeqNo},
-    metrics::{LockRank, TrackedMutex},
+    metrics::{Instruments, LockRank, Timing, TrackedMutex},
     wal::{BatchPlace, Encoded, LogFile},
 };
 
@@ -31,7 +31,6 @@ mod models {
             Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Query,
             Shared, search,
         },
-        metrics::StorageMetrics,
         segment::{FlushActor, FlushLetter, HotBuffer, SegmentStore},
         wal::{
             CommitSink, Cut, Log, LogOp, PreparedOp, Request, Staged, WalActor, WalLetter,

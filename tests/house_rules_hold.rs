@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What may stand in the library only where one of these paths begins.
-const RULES: [(&str, &[&str]); 20] = [
+const RULES: [(&str, &[&str]); 21] = [
     ("std::thread", &["sync"]),
     ("std::sync::Mutex", &["sync"]),
     ("std::sync::RwLock", &["sync"]),
@@ -27,6 +27,7 @@ const RULES: [(&str, &[&str]); 20] = [
     ("rustix::", &["disk/real.rs"]),
     ("println!", &["bin"]),
     ("dbg!", &[]),
+    ("tracing::", &["trace.rs"]),
 ];
 
 /// What `wal`, `segment` and `index` may not import of each other.

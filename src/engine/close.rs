@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tala_core::{StopCause, TalaError};
 
-use super::Inner;
+use super::{Inner, reporter::ReportLetter};
 use crate::{
     actor::Handle,
     files::DirLock,
@@ -23,6 +23,8 @@ pub struct Actors {
     pub(super) index: Handle<IndexLetter>,
     /// Prepares log files; its one outbox is the log's. `None` in memory, and where it could not be started.
     pub(super) prepare: Option<Handle<Fill>>,
+    /// Reports latencies; `None` unless the options ask for it.
+    pub(super) reporter: Option<Handle<ReportLetter>>,
     /// Held by the writers of files as well, so that it outlives an engine that is dropped on one
     /// of their threads. `None` in memory.
     pub(super) lock: Option<Arc<DirLock>>,
@@ -60,6 +62,13 @@ impl Actors {
             || self.index.is_current()
             || self.flusher.as_ref().is_some_and(Handle::is_current)
             || self.prepare.as_ref().is_some_and(Handle::is_current)
+            || self.reporter.as_ref().is_some_and(Handle::is_current)
+    }
+
+    fn send_reporter(&self, letter: ReportLetter) {
+        if let Some(outbox) = self.reporter.as_ref().and_then(Handle::outbox) {
+            drop(outbox.send(letter));
+        }
     }
 
     fn send_flusher(&self, letter: FlushLetter) {
@@ -91,6 +100,11 @@ impl Inner {
             actors.send_index(IndexLetter::Close);
         }
         let index_fault = actors.index.wait_ended();
+        // Last, so that its last report has all that the others did.
+        if is_first {
+            actors.send_reporter(ReportLetter::Close);
+        }
+        let _ = actors.reporter.as_ref().and_then(Handle::wait_ended);
         let released = actors.lock.as_ref().map_or(Ok(()), |lock| lock.release());
         if !is_first {
             return Ok(());
@@ -125,6 +139,12 @@ impl Drop for Actors {
         self.index.release();
         if !on_own_thread {
             self.index.join();
+        }
+        if let Some(reporter) = &mut self.reporter {
+            reporter.release();
+            if !on_own_thread {
+                reporter.join();
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
         Listing, Recovered, Unlisted, ensure_dir, manifest_is_lost, read_logs, set_aside,
         settle_dir,
     },
+    reporter::ReportActor,
     view::{Contents, View},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     gate::Gate,
     ids::{FileNumber, RowId, SeqNo},
     index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Shared},
-    metrics::{LockRank, StorageMetrics, TrackedMutex},
+    metrics::{Instruments, LockRank, TrackedMutex},
     options::{Durability, EngineOptions, OpenProgress},
     segment::{DiskSegments, FlushActor, Manifest, segment_name},
     sync::{
@@ -31,6 +32,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         awake_mailbox, mailbox, one_shot,
     },
+    trace,
     wal::{Ahead, DiskLog, Log, Request, WalActor, WalLetter, log_name},
 };
 
@@ -90,12 +92,19 @@ impl StorageEngine {
     /// See [`EngineOptions::open`].
     fn open_with(options: EngineOptions, path: &Path) -> Result<Self, TalaError> {
         options.check()?;
+        let _opening = trace::opening(path);
         let dir = &StoreDir::new(Arc::clone(&options.disk), path);
         ensure_dir(dir.disk(), path)?;
         let lock = Arc::new(DirLock::take(dir)?);
         let (graph, graph_writer, arena) = new_index(&options);
         let mut recovered = Recovered::empty(&options, arena)?;
-        let (mut manifest, listing) = recover(dir, &options, &mut recovered)?;
+        let (mut manifest, listing) = {
+            let _recovering = trace::recovering();
+            let found = recover(dir, &options, &mut recovered)?;
+            let (intents, warnings) = (recovered.intents.len(), recovered.report.warnings.len());
+            trace::recovered(intents, recovered.last_seq.0, warnings);
+            found
+        };
         let number = next_log(&manifest, &listing);
         let file = DiskLog::create(dir, number)?;
         settle(dir, &mut manifest, number, &listing, &recovered)?;
@@ -244,7 +253,9 @@ fn start(
         arena: arena_writer, intents, index_map, hot, last_seq, log_bytes, report, ..
     } = recovered;
     let arena = Arc::clone(arena_writer.arena());
-    let metrics = Arc::new(StorageMetrics::default());
+    let instruments =
+        if options.histograms { Instruments::recording() } else { Instruments::default() };
+    let metrics = Arc::new(instruments);
     metrics.hot_buffer_capacity.store(hot.capacity() as u64, Ordering::Relaxed);
     metrics.hot_buffer_len.store(hot.len() as u64, Ordering::Relaxed);
     let gates = Gates {
@@ -319,6 +330,10 @@ fn start(
         manifest = Some(on_disk.manifest);
         lock = Some(on_disk.lock);
     }
+    let mut reporter = None;
+    if let Some((path, every)) = &options.report {
+        reporter = Some(ReportActor::start(path, &metrics, *every)?);
+    }
     let waiter_outbox = index_outbox.clone();
     let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
     let wal = WalActor::new(log, publisher, last_seq.next(), Arc::clone(&fate), metrics);
@@ -341,6 +356,7 @@ fn start(
             flusher,
             index,
             prepare,
+            reporter,
             lock,
             close_is_sent: AtomicBool::new(false),
         },

@@ -7,7 +7,7 @@ use tala_core::IntentId;
 use super::Inner;
 use crate::{
     index::{self, search::Answer},
-    metrics::record_stage,
+    metrics::{Timing, record_stage},
     sync::{atomic::Ordering, now_ns},
 };
 
@@ -91,6 +91,8 @@ pub struct StoreStats {
     /// Bytes of memory that the index takes for these rows: codes, links, ids. The embeddings
     /// themselves, 4 bytes to the component, and the intents come on top.
     pub index_bytes: u64,
+    /// Bytes of memory of the latency histograms, whether written to or not.
+    pub histogram_bytes: u64,
     /// Published segments.
     pub segments: u64,
     /// Their bytes.
@@ -123,7 +125,9 @@ impl Inner {
             metrics.hnsw_search_visited.fetch_add(found.visited as u64, Relaxed);
             metrics.hnsw_search_count.fetch_add(1, Relaxed);
         }
-        record_stage(&metrics.edge_search_ns, &metrics.edge_search_count, since_ns, 1);
+        let took_ns =
+            record_stage(&metrics.edge_search_ns, &metrics.edge_search_count, since_ns, 1);
+        metrics.record(Timing::Semantic, took_ns);
         found
     }
 
@@ -142,6 +146,7 @@ impl Inner {
             graph_nodes: u64::from(graph.rows),
             graph_dead: u64::from(graph.dead),
             index_bytes: index.arena.index_bytes() + graph.bytes,
+            histogram_bytes: self.view.metrics.histogram_bytes(),
             segments,
             segment_bytes,
             hot_len: self.view.metrics.hot_buffer_len.load(Relaxed),

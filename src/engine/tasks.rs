@@ -15,7 +15,8 @@ use super::{Inner, StorageEngine};
 use crate::{
     gate::GateClosed,
     ids::RowId,
-    sync::Answer,
+    metrics::Timing,
+    sync::{Answer, now_ns},
     wal::{LogOp, PreparedOp, Request, WalLetter},
 };
 
@@ -34,9 +35,11 @@ impl StorageEngine {
         async move {
             let inner = engine.inner()?;
             inner.check_open()?;
+            let since_ns = now_ns();
             let id = intent.id;
             let ops = vec![inner.prepare_insert(intent)?];
             inner.write_async(ops).await?;
+            inner.view.metrics.record_since(Timing::Insert, since_ns);
             Ok(id)
         }
     }
@@ -57,8 +60,10 @@ impl StorageEngine {
             if ids.is_empty() {
                 return Ok(ids);
             }
+            let since_ns = now_ns();
             let ops = inner.prepare_batch(intents)?;
             inner.write_async(ops).await?;
+            inner.view.metrics.record_since(Timing::Insert, since_ns);
             Ok(ids)
         }
     }

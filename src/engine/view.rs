@@ -18,7 +18,7 @@ use crate::{
     entry::{Embeddings, Entry},
     ids::{IdMap, RowId, SeqNo},
     index::{Arena, ArenaWriter, Shared},
-    metrics::{LockRank, StorageMetrics, TrackedMutex, TrackedRwLock},
+    metrics::{Instruments, LockRank, TrackedMutex, TrackedRwLock},
     segment::{HotBuffer, HotOp},
     sync::atomic::Ordering,
 };
@@ -56,7 +56,7 @@ pub struct View {
     /// What was published of late, for those who follow it.
     pub feed: Arc<Feed>,
     /// Counters.
-    pub metrics: Arc<StorageMetrics>,
+    pub metrics: Arc<Instruments>,
 }
 
 /// The tables that a write changes together.
@@ -153,7 +153,7 @@ impl View {
         index: Arc<Shared>,
         contents: Contents,
         feed: Arc<Feed>,
-        metrics: Arc<StorageMetrics>,
+        metrics: Arc<Instruments>,
     ) -> Self {
         let Contents { intents, index_map, hot } = contents;
         Self {

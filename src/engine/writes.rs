@@ -11,7 +11,8 @@ use crate::{
     gate::{Gate, GateClosed, Permit},
     ids::RowId,
     index::IndexLetter,
-    sync::{Answer, one_shot},
+    metrics::Timing,
+    sync::{Answer, now_ns, one_shot},
     wal::{BatchPlace, Encoded, LogOp, PreparedOp, Request, Room, WalLetter, WriteRequest},
 };
 
@@ -46,8 +47,14 @@ impl Inner {
         // Before anything of that size is allocated; in memory too, where the limit is one on memory.
         let record_bytes = Encoded::insert_len(&intent);
         check_size("record_bytes_max", record_bytes, self.options.record_bytes_max)?;
-        let encoded =
-            if self.is_persistent() { Some(Encoded::insert(&intent, place)?) } else { None };
+        let encoded = if self.is_persistent() {
+            let since_ns = now_ns();
+            let encoded = Encoded::insert(&intent, place)?;
+            self.view.metrics.record_since(Timing::Encode, since_ns);
+            Some(encoded)
+        } else {
+            None
+        };
         Ok(PreparedOp { op: LogOp::Insert(intent), encoded })
     }
 
@@ -124,16 +131,19 @@ impl Inner {
         Ok(Some(([Some(requests), Some(bytes)], lag)))
     }
 
-    /// Writes an insert that was let in; gives the intent of one that was not back.
+    /// Writes an insert that was let in, whose caller came at `since_ns`; gives the intent of one that
+    /// was not back.
     pub(super) fn write_or_give_back(
         &self,
         op: PreparedOp,
         permits: Option<(Room, Permit)>,
+        since_ns: u64,
     ) -> Result<IntentId, TalaError> {
         let LogOp::Insert(intent) = &op.op else { unreachable!("an insert was prepared") };
         let id = intent.id;
         if let Some((room, lag)) = permits {
             self.write(vec![op], room, Some(lag))?;
+            self.view.metrics.record_since(Timing::Insert, since_ns);
             return Ok(id);
         }
         let LogOp::Insert(intent) = op.op else { unreachable!("as above") };
@@ -160,7 +170,8 @@ impl Inner {
         lag: Option<Permit>,
     ) -> Answer<bool> {
         let (reply, answer) = one_shot();
-        self.actors.send_wal(WalLetter::Write(WriteRequest { ops, room, lag, reply }));
+        let sent_ns = now_ns();
+        self.actors.send_wal(WalLetter::Write(WriteRequest { ops, room, lag, sent_ns, reply }));
         answer
     }
 

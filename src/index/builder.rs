@@ -24,7 +24,7 @@ use crate::{
     actor::{Actor, Flow},
     gate::{Gate, Permit},
     ids::RowId,
-    metrics::{StorageMetrics, TrackedMutex, record_stage},
+    metrics::{Instruments, Timing, TrackedMutex, record_stage},
     sync::{
         Inbox, Patience, Reply,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -66,7 +66,7 @@ pub struct Shared {
     /// Each row holds a share of it from its insertion until it is linked.
     pub lag: Arc<Gate>,
     /// Counters.
-    pub metrics: Arc<StorageMetrics>,
+    pub metrics: Arc<Instruments>,
 }
 
 impl Shared {
@@ -240,6 +240,8 @@ impl IndexActor {
         let begun_ns = since_ns;
         // The long part only reads; the lock is held while links are written.
         let drafts = self.writer.draft(rows, horizon, self.threads);
+        let mut drafts_ns = now_ns().saturating_sub(begun_ns);
+        let share_ns = drafts_ns / u64::from((end.0 - first.0).max(1));
         for (draft, row) in drafts.into_iter().zip(first.0..) {
             let plan = self.writer.settle(draft).map_err(|full| StopCause::Failed(full.into()))?;
             {
@@ -249,8 +251,12 @@ impl IndexActor {
             // Release pairs with the Acquire of a search: below the watermark, the graph has the
             // row.
             linked.store(row + 1, Ordering::Release);
-            // The first row of the batch carries the time of the drafts.
-            record_stage(&metrics.hnsw_insert_ns, &metrics.hnsw_insert_count, since_ns, 1);
+            // In the sum the first row of the batch carries the time of the drafts, and in the
+            // histogram each carries its share.
+            let took_ns =
+                record_stage(&metrics.hnsw_insert_ns, &metrics.hnsw_insert_count, since_ns, 1);
+            metrics.record(Timing::Link, took_ns.saturating_sub(drafts_ns) + share_ns);
+            drafts_ns = 0;
             since_ns = now_ns();
             lag.give_back(1);
         }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{LockStats, StorageMetrics};
+use super::{Instruments, LockStats, StorageMetrics, Timing};
 use crate::sync::{self, now_ns};
 
 /// The five locks of the engine, in the order in which one thread may take them.
@@ -77,14 +77,15 @@ mod held {
 
 /// Wait and hold of one acquisition; dropping it, after the lock's own guard, ends the hold.
 struct Recorder<'a> {
-    metrics: &'a StorageMetrics,
+    metrics: &'a Instruments,
     rank: LockRank,
+    wait_ns: u64,
     since_ns: u64,
 }
 
 impl<'a> Recorder<'a> {
     fn acquire<G>(
-        metrics: &'a StorageMetrics,
+        metrics: &'a Instruments,
         rank: LockRank,
         attempt: impl FnOnce() -> Option<G>,
         wait: impl FnOnce() -> G,
@@ -100,13 +101,17 @@ impl<'a> Recorder<'a> {
             }
         };
         rank.stats(metrics).record_acquisition(wait_ns);
-        (guard, Self { metrics, rank, since_ns })
+        (guard, Self { metrics, rank, wait_ns, since_ns })
     }
 }
 
 impl Drop for Recorder<'_> {
     fn drop(&mut self) {
-        self.rank.stats(self.metrics).record_release(now_ns().saturating_sub(self.since_ns));
+        let hold_ns = now_ns().saturating_sub(self.since_ns);
+        self.rank.stats(self.metrics).record_release(hold_ns);
+        // The wait too only now that nobody waits for it to be written down.
+        self.metrics.record(Timing::wait_for(self.rank), self.wait_ns);
+        self.metrics.record(Timing::hold_of(self.rank), hold_ns);
         held::leave(self.rank);
     }
 }
@@ -135,13 +140,13 @@ impl<G: DerefMut> DerefMut for Guard<'_, G> {
 #[derive(Debug)]
 pub struct TrackedMutex<T> {
     lock: sync::Mutex<T>,
-    metrics: Arc<StorageMetrics>,
+    metrics: Arc<Instruments>,
     rank: LockRank,
 }
 
 impl<T> TrackedMutex<T> {
     /// Wraps a value; `rank` says which of the metrics' locks this one is.
-    pub fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
+    pub fn new(value: T, metrics: &Arc<Instruments>, rank: LockRank) -> Self {
         Self { lock: sync::Mutex::new(value), metrics: Arc::clone(metrics), rank }
     }
 
@@ -161,13 +166,13 @@ impl<T> TrackedMutex<T> {
 #[derive(Debug)]
 pub struct TrackedRwLock<T> {
     lock: sync::RwLock<T>,
-    metrics: Arc<StorageMetrics>,
+    metrics: Arc<Instruments>,
     rank: LockRank,
 }
 
 impl<T> TrackedRwLock<T> {
     /// Wraps a value; `rank` says which of the metrics' locks this one is.
-    pub fn new(value: T, metrics: &Arc<StorageMetrics>, rank: LockRank) -> Self {
+    pub fn new(value: T, metrics: &Arc<Instruments>, rank: LockRank) -> Self {
         Self { lock: sync::RwLock::new(value), metrics: Arc::clone(metrics), rank }
     }
 
@@ -202,7 +207,7 @@ mod tests {
 
     #[test]
     fn every_guard_counts_once_even_when_its_holder_panics() {
-        let metrics = Arc::new(StorageMetrics::default());
+        let metrics = Arc::new(Instruments::default());
         let lock = TrackedRwLock::new(1, &metrics, LockRank::Intents);
         drop(lock.read());
         *lock.write() += 1;
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_seen_by_the_one_who_waited() {
-        let metrics = Arc::new(StorageMetrics::default());
+        let metrics = Arc::new(Instruments::default());
         let lock = Arc::new(TrackedMutex::new((), &metrics, LockRank::Hot));
         let guard = lock.lock();
         let waiting = Arc::new(std::sync::Barrier::new(2));
@@ -245,7 +250,7 @@ mod tests {
     #[test]
     #[cfg(debug_assertions)]
     fn two_locks_in_falling_rank_are_refused() {
-        let metrics = Arc::new(StorageMetrics::default());
+        let metrics = Arc::new(Instruments::default());
         let low = TrackedMutex::new((), &metrics, LockRank::Hot);
         let high = TrackedMutex::new((), &metrics, LockRank::Hnsw);
         drop((low.lock(), high.lock()));

@@ -19,8 +19,9 @@ use crate::{
     entry::Embeddings,
     files::DirLock,
     ids::{FileNumber, SeqNo},
-    metrics::{StorageMetrics, record_stage},
+    metrics::{Instruments, Timing, record_stage},
     sync::{Inbox, Mutex, Reply, now_ns},
+    trace,
 };
 
 /// What the flusher is asked for.
@@ -68,12 +69,12 @@ pub trait SegmentStore: Send + 'static {
 /// The actor.
 pub struct FlushActor<S> {
     store: S,
-    metrics: Arc<StorageMetrics>,
+    metrics: Arc<Instruments>,
 }
 
 impl<S: SegmentStore> FlushActor<S> {
     /// A flusher into `store`.
-    pub fn new(store: S, metrics: Arc<StorageMetrics>) -> Self {
+    pub fn new(store: S, metrics: Arc<Instruments>) -> Self {
         Self { store, metrics }
     }
 }
@@ -89,17 +90,20 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
     ) -> Result<Flow, StopCause> {
         match letter {
             FlushLetter::Seal { buffer, last_seq, log, reply } => {
+                let _flushing = trace::flushing(last_seq.0);
                 let since_ns = now_ns();
                 let bytes =
                     self.store.publish(&buffer, last_seq, log).map_err(StopCause::Failed)?;
                 if bytes > 0 {
                     let metrics = &self.metrics;
-                    record_stage(
+                    let took_ns = record_stage(
                         &metrics.segment_flush_ns,
                         &metrics.segment_flush_count,
                         since_ns,
                         1,
                     );
+                    metrics.record(Timing::Flush, took_ns);
+                    trace::flushed(bytes);
                     metrics.total_bytes_flushed.fetch_add(bytes, Relaxed);
                     metrics.segments_flushed_count.fetch_add(1, Relaxed);
                 }

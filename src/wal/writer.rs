@@ -16,7 +16,7 @@ use crate::{
     actor::{Actor, Fate, Flow},
     gate::Permit,
     ids::{FileNumber, IdMap, SeqNo},
-    metrics::{StorageMetrics, TrackedMutex, record_stage},
+    metrics::{Instruments, Timing, TrackedMutex, record_stage},
     options::Durability,
     sync::{Inbox, Patience, Received, Reply, now_ns},
 };
@@ -59,6 +59,8 @@ pub struct WriteRequest {
     pub room: Room,
     /// The sender's share of the rows that may wait to be linked; kept on publication.
     pub lag: Option<Permit>,
+    /// When it was sent.
+    pub sent_ns: u64,
     /// Answered with whether the operation applied: `false` for an outcome or a removal whose
     /// intent does not exist in log order.
     pub reply: Reply<bool>,
@@ -173,7 +175,7 @@ pub struct WalActor<F, S> {
     /// the file's lock is held anyway.
     file_is_used_up: bool,
     fate: Arc<Fate>,
-    metrics: Arc<StorageMetrics>,
+    metrics: Arc<Instruments>,
 }
 
 /// What one round has taken so far. Its buffers are kept from round to round.
@@ -218,15 +220,16 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         sink: S,
         next: SeqNo,
         fate: Arc<Fate>,
-        metrics: Arc<StorageMetrics>,
+        metrics: Arc<Instruments>,
     ) -> Self {
         Self { log, sink, next, round: Round::default(), file_is_used_up: false, fate, metrics }
     }
 
     /// Takes one request into the round.
     fn stage(&mut self, request: WriteRequest) {
-        let WriteRequest { ops, room, lag, reply } = request;
+        let WriteRequest { ops, room, lag, sent_ns, reply } = request;
         drop(room);
+        self.metrics.record_since(Timing::QueueWait, sent_ns);
         let mut applies = true;
         let ops_count = ops.len();
         for (index, PreparedOp { op, encoded }) in ops.into_iter().enumerate() {
@@ -253,7 +256,11 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         // A thread of ours may have died since the last round: from then on nothing is answered.
         self.fate.check().map_err(StopCause::Failed)?;
         self.write().map_err(StopCause::Failed)?;
+        let (publishes, since_ns) = (!self.round.staged.is_empty(), now_ns());
         self.sink.publish(&mut self.round.staged)?;
+        if publishes {
+            self.metrics.record_since(Timing::Publish, since_ns);
+        }
         self.round.lag.drain(..).for_each(Permit::keep);
         self.round.forget_existence();
         self.fate.check().map_err(StopCause::Failed)?;
@@ -272,7 +279,9 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         let since_ns = now_ns();
         if !staged.is_empty() {
             let mut file = log.file.lock();
+            let append_ns = now_ns();
             file.append(bytes)?;
+            self.metrics.record_since(Timing::LogWrite, append_ns);
             self.file_is_used_up = file.is_used_up();
             log.covered_bytes += bytes.len() as u64;
             bytes.clear();
@@ -284,7 +293,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
             Durability::Os => false,
         };
         if is_due || !synced.is_empty() {
-            log.sync(self.next)?;
+            log.sync(self.next, &self.metrics)?;
         }
         let written = staged.len() as u64;
         if written > 0 {
@@ -304,10 +313,10 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
             }
             return Ok(());
         };
-        log.sync(self.next).map_err(StopCause::Failed)?;
+        log.sync(self.next, &self.metrics).map_err(StopCause::Failed)?;
         let number = log.number;
         let mark_seq = self.next;
-        log.go_on_in_next(mark_seq).map_err(StopCause::Failed)?;
+        log.go_on_in_next(mark_seq, &self.metrics).map_err(StopCause::Failed)?;
         log.covered_bytes = 0;
         let cut = Cut { last_seq: mark_seq, log: number };
         self.next = mark_seq.next();
@@ -320,8 +329,8 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
     /// is, and covers both.
     fn go_on(&mut self) -> Result<(), StopCause> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        log.sync(self.next).map_err(StopCause::Failed)?;
-        log.go_on_in_next(self.next).map_err(StopCause::Failed)?;
+        log.sync(self.next, &self.metrics).map_err(StopCause::Failed)?;
+        log.go_on_in_next(self.next, &self.metrics).map_err(StopCause::Failed)?;
         self.next = self.next.next();
         self.file_is_used_up = false;
         Ok(())
@@ -334,9 +343,9 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
 
 impl<F: LogFile> Log<F> {
     /// Makes everything before `next` durable, if anything waits for it.
-    fn sync(&mut self, next: SeqNo) -> Result<(), TalaError> {
+    fn sync(&mut self, next: SeqNo, metrics: &Instruments) -> Result<(), TalaError> {
         if self.unsynced_since_ns.is_some() {
-            self.file.lock().sync()?;
+            sync_file(&mut *self.file.lock(), metrics)?;
             self.unsynced_since_ns = None;
         }
         self.synced = SeqNo(next.0 - 1);
@@ -344,21 +353,21 @@ impl<F: LogFile> Log<F> {
     }
 
     /// Ends the file with a durable mark; everything before it has been synced.
-    fn end_with(&mut self, seq: SeqNo, mark: Mark) -> Result<(), TalaError> {
+    fn end_with(&mut self, seq: SeqNo, mark: Mark, metrics: &Instruments) -> Result<(), TalaError> {
         let mut bytes = Vec::new();
         let stamp = Stamp { seq, file: self.number, synced: self.synced };
         Encoded::mark(mark)?.stamp_into(&mut bytes, stamp);
         let mut file = self.file.lock();
         file.append(&bytes)?;
         file.cut()?;
-        file.sync()
+        sync_file(&mut *file, metrics)
     }
 
     /// Ends the file and goes on in the next one, which exists before the mark says so.
-    fn go_on_in_next(&mut self, mark_seq: SeqNo) -> Result<(), TalaError> {
+    fn go_on_in_next(&mut self, mark_seq: SeqNo, metrics: &Instruments) -> Result<(), TalaError> {
         let next = self.number.next();
         self.file.lock().prepare(next)?;
-        self.end_with(mark_seq, Mark::Rotated { next })?;
+        self.end_with(mark_seq, Mark::Rotated { next }, metrics)?;
         self.file.lock().rotate(next)?;
         self.synced = mark_seq;
         self.number = next;
@@ -431,17 +440,26 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
 
     fn work(&mut self) -> Result<(), StopCause> {
         let next = self.next;
-        self.log.as_mut().map_or(Ok(()), |log| log.sync(next)).map_err(StopCause::Failed)
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.sync(next, &self.metrics).map_err(StopCause::Failed)
     }
 
     fn finish(&mut self) -> Result<(), StopCause> {
         let next = self.next;
         let Some(log) = &mut self.log else { return Ok(()) };
-        log.sync(next).map_err(StopCause::Failed)?;
-        log.end_with(next, Mark::Closed).map_err(StopCause::Failed)?;
+        log.sync(next, &self.metrics).map_err(StopCause::Failed)?;
+        log.end_with(next, Mark::Closed, &self.metrics).map_err(StopCause::Failed)?;
         self.sink.log_closed(next);
         Ok(())
     }
+}
+
+/// Syncs a log file, and records how long that took.
+fn sync_file(file: &mut impl LogFile, metrics: &Instruments) -> Result<(), TalaError> {
+    let since_ns = now_ns();
+    file.sync()?;
+    metrics.record_since(Timing::Fsync, since_ns);
+    Ok(())
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -10,6 +10,7 @@ mod demo;
 mod embed;
 mod failure;
 mod get;
+mod hist;
 mod ids;
 mod ingest;
 mod json;
@@ -55,6 +56,7 @@ Examples:
   tala-store verify ~/tala                           check every byte on disk
   tala-store repair ~/tala --to ~/tala-new           save what is intact of a damaged store
   tala-store stress --seconds 60 --crash             kill a writing process again and again
+  tala-store hist report run.hlog                    how long everything in an engine took
 
 Exit status: 0 success; 1 not found, damaged or failed; 2 wrong usage.";
 
@@ -70,6 +72,7 @@ enum Command {
     Recall(recall::Args),
     Verify(verify::Args),
     Repair(repair::Args),
+    Hist(hist::Args),
     Stress(stress::Args),
     #[command(hide = true)]
     DemoWriter(demo::writer::Args),
@@ -107,6 +110,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Recall(args) => recall::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),
         Command::Repair(args) => repair::run(&args, out),
+        Command::Hist(args) => hist::run(&args, out),
         Command::Stress(args) => stress::run(&args, out),
         Command::StressWriter(args) => stress::crash::child::run(&args, out),
         Command::DemoWriter(args) => demo::writer::run(&args, out),

@@ -76,6 +76,10 @@ pub(crate) struct Args {
         default_value = "sync,interval,os"
     )]
     durability: Vec<Level>,
+    /// Append the latencies inside the engine to this HdrHistogram interval log, twice a second; for
+    /// `tala-store hist report`.
+    #[arg(long, value_name = "FILE", conflicts_with = "crash")]
+    hlog: Option<PathBuf>,
     /// Write one JSON object.
     #[arg(long)]
     json: bool,
@@ -174,7 +178,13 @@ fn test(args: &Args, seed: u64, dir: &Path, out: &mut dyn Write) -> Result<(), F
         done.write(out, args.json)?;
         done.verdict()
     } else {
-        let plan = load::Plan { seed, threads: args.threads, levels: args.durability.clone(), end };
+        let plan = load::Plan {
+            seed,
+            threads: args.threads,
+            levels: args.durability.clone(),
+            end,
+            hlog: args.hlog.clone(),
+        };
         load::run(&plan, dir)?.write(out, args.json)?;
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
@@ -37,12 +37,17 @@ const CALLS_OF_AN_EPISODE: u64 = 200_000;
 /// The slot of whoever looks everything up while no thread works. Threads are below it.
 const READER: usize = 63;
 
+/// How often engines report their latencies.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
 /// What is to be done.
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) threads: usize,
     pub(crate) levels: Vec<Level>,
     pub(crate) end: Instant,
+    /// Where engines report their latencies.
+    pub(crate) hlog: Option<PathBuf>,
 }
 
 /// What a run came to.
@@ -198,7 +203,11 @@ impl Episode<'_> {
 
     fn open(&self, time: u64) -> Result<StorageEngine, Failure> {
         let rng = &mut Rng::of(&[self.plan.seed, self.number, time, u64::MAX]);
-        Ok(options(self.level, rng).open(self.store)?)
+        let mut options = options(self.level, rng);
+        if let Some(path) = &self.plan.hlog {
+            options = options.report_histograms(path, REPORT_EVERY);
+        }
+        Ok(options.open(self.store)?)
     }
 }
 

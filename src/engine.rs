@@ -239,10 +239,10 @@ impl StorageEngine {
     /// # Errors
     /// [`TalaError::Busy`] holds the intent; otherwise as for `insert`.
     pub fn insert_timeout(&self, intent: Intent, timeout: Duration) -> Result<IntentId, TalaError> {
+        let since_ns = now_ns();
         let deadline_ns = deadline_ns(timeout);
         let inner = self.inner()?;
         inner.check_open()?;
-        let since_ns = now_ns();
         let op = inner.prepare_insert(intent)?;
         let permits = inner.pass_until(&op, deadline_ns)?;
         inner.write_or_give_back(op, permits, since_ns)

@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 
-use common::{DIM, Model, TestDir, id, intent, outcome, version};
+use common::{DIM, Model, Random, TestDir, id, intent, outcome, version};
 use slow_disk::SlowDisk;
-use tala_core::{IntentStore, TalaError};
+use tala_core::{Intent, IntentStore, TalaError};
 use tala_store::StorageEngine;
 
 /// An executor in its barest form: one future, one thread, a channel that wakes it.
@@ -102,6 +102,23 @@ fn every_call_is_a_future_of_any_runtime() {
         model.check(&StorageEngine::open(DIM, dir.path(), 1_000).unwrap());
         println!("{name}: right");
     }
+}
+
+#[test]
+fn waiting_for_the_index_waits_for_it() {
+    const WIDE: usize = 128;
+    // Linking is made slow, so that it is not over by the time of the call.
+    let engine = StorageEngine::options(WIDE).m(64).ef_construction(1_000).in_memory().unwrap();
+    let mut random = Random::new(1);
+    let rows: Vec<_> = (0..600)
+        .map(|number| Intent { embedding: random.vector(WIDE), ..intent(number) })
+        .collect();
+    current_thread().block_on(async {
+        engine.insert_batch_async(rows).await.unwrap();
+        assert!(engine.index_lag() > 0, "the index is too fast for this test");
+        engine.wait_indexed_async().await.unwrap();
+        assert_eq!(engine.index_lag(), 0);
+    });
 }
 
 /// What any number of tasks do on an engine that has room for two.

@@ -131,7 +131,8 @@ impl Inner {
         Ok(Some(([Some(requests), Some(bytes)], lag)))
     }
 
-    /// Writes an insert that was let in; gives the intent of one that was not back.
+    /// Writes an insert that was let in, whose caller came at `since_ns`; gives the intent of one that
+    /// was not back.
     pub(super) fn write_or_give_back(
         &self,
         op: PreparedOp,

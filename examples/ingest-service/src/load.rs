@@ -171,6 +171,15 @@ pub async fn ask(
     Ok((answered.status, body))
 }
 
+/// A page of the service as it is.
+///
+/// # Errors
+/// The service cannot be reached.
+pub async fn page(addr: SocketAddr, path: &str) -> Result<(StatusCode, String)> {
+    let answered = Client::connect(addr).await?.ask(Method::GET, path, String::new()).await?;
+    Ok((answered.status, String::from_utf8_lossy(&answered.body).into_owned()))
+}
+
 /// Runs a load; where the service goes away, as far as that.
 ///
 /// # Errors

@@ -8,6 +8,8 @@
 //! | `POST /search` | `{embedding, k}`: the most similar intents |
 //! | `GET /range?start=&end=` | the intents of a range of time, ns since the epoch |
 //! | `GET /healthz` | how the engine is, and how much waits |
+//! | `GET /metrics` | for Prometheus |
+//! | `POST /dump` | writes the latency histograms beside the store, as `DIR-dumps/latencies.hlog` and `*.hgrm` |
 //!
 //! Where inserts would have to wait it answers 503 with `Retry-After` at once. SIGTERM lets requests
 //! that were begun finish and closes the engine.
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, Query, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -93,6 +95,20 @@ async fn healthz(State(engine): Engine) -> Response {
     (status, Json(body)).into_response()
 }
 
+async fn metrics(State(engine): Engine) -> Result<impl IntoResponse, Refused> {
+    let page = spawn_blocking(move || engine.render_prometheus()).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page))
+}
+
+async fn dump(engine: StorageEngine, dir: PathBuf) -> Answer {
+    let written = spawn_blocking(move || {
+        let histograms = engine.histograms();
+        histograms.write_hgrm(&dir)?;
+        histograms.write_hlog(dir.join("latencies.hlog")).map(|()| dir)
+    });
+    Ok(Json(json!({ "written": written.await?? })))
+}
+
 /// Resolves when the process is told to end.
 async fn told_to_end() -> std::io::Result<()> {
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
@@ -102,6 +118,9 @@ async fn told_to_end() -> std::io::Result<()> {
 }
 
 async fn serve(dir: PathBuf, addr: &str, dim: usize, lag: usize) -> anyhow::Result<()> {
+    let mut dumps = dir.clone().into_os_string();
+    dumps.push("-dumps");
+    let dumps = PathBuf::from(dumps);
     let options = StorageEngine::options(dim).index_lag_max(lag);
     let engine = spawn_blocking(move || options.open(dir)).await??;
     let app = Router::new()
@@ -111,6 +130,8 @@ async fn serve(dir: PathBuf, addr: &str, dim: usize, lag: usize) -> anyhow::Resu
         .route("/search", post(search))
         .route("/range", get(range))
         .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/dump", post(move |State(engine): Engine| dump(engine, dumps.clone())))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(engine.clone());
     let listener = TcpListener::bind(addr).await?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hyper::{Method, StatusCode};
-use ingest_service::load::{Acknowledged, Plan, Report, ask, run};
+use ingest_service::load::{Acknowledged, Plan, Report, ask, page, run};
 use serde_json::json;
 
 const DIM: usize = 32;
@@ -144,7 +144,7 @@ async fn a_load_above_what_the_index_takes_is_shed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_answers_and_says_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    let service = Service::start(dir.path(), 2, "1000");
+    let service = Service::start(&dir.path().join("store"), 2, "1000");
     let addr = service.addr;
     let id = "00000000-0000-0000-0000-00000000000a";
     let lines = format!(
@@ -165,6 +165,19 @@ async fn every_route_answers_and_says_what_is_wrong() {
     let query = json!({"embedding": [0, 2], "k": 1}).to_string();
     let (_, found) = ask(addr, Method::POST, "/search", query).await.unwrap();
     assert_eq!(found["hits"][0][0], stored["ids"][1]);
+
+    let (status, metrics) = page(addr, "/metrics").await.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    // One batch and one outcome were awaited, of which inserts have a histogram.
+    let is_count = |line: &&str| line.contains("insert") && line.contains("_count");
+    let count = metrics.lines().find(is_count).expect("no latencies of inserts");
+    assert!(count.ends_with(" 1"), "{count}");
+    let (status, dump) = ask(addr, Method::POST, "/dump", String::new()).await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{dump}");
+    let dumps = Path::new(dump["written"].as_str().unwrap());
+    let log = std::fs::read_to_string(dumps.join("latencies.hlog")).unwrap();
+    assert!(log.starts_with('#') && log.contains("Tag=insert"), "{log}");
+    assert!(dumps.join("insert.hgrm").exists());
 
     let missing = "/intents/00000000-0000-0000-0000-00000000000b";
     let refused = [

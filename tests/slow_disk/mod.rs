@@ -78,8 +78,10 @@ impl SlowDisk {
         path: &Path,
         file: io::Result<Box<dyn DiskFile>>,
     ) -> io::Result<Box<dyn DiskFile>> {
-        // A log that is only being prepared has another ending.
-        let is_log = path.extension().is_some_and(|extension| extension == "wal");
+        // One that is only being prepared becomes a log under this handle; until then it is synced
+        // as a whole.
+        let name = path.to_string_lossy();
+        let is_log = name.ends_with(".wal") || name.ends_with(".wal.tmp");
         let turnstile = is_log.then(|| Arc::clone(&self.0));
         file.map(|file| Box::new(SlowFile { file, turnstile }) as Box<dyn DiskFile>)
     }

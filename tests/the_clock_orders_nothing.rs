@@ -67,7 +67,7 @@ fn a_clock_that_goes_backwards() {
         let clocks = clocks_of_segments(&dir);
         assert!(clocks.len() > 15, "{clocks:?}");
         let fell = clocks.windows(2).filter(|pair| pair[0] > pair[1]).count();
-        assert!(fell > 8, "the clock went backwards: {clocks:?}");
+        assert!(fell > 5, "the clock went backwards: {clocks:?}");
         assert!(clocks.ends_with(&[0]), "before the epoch there is no time: {clocks:?}");
         let engine = StorageEngine::open(DIM, &dir, 10).unwrap();
         model.check(&engine);

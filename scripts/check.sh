@@ -48,8 +48,8 @@ step "Tests" cargo test --workspace --quiet
 step "Tests of what the features tell" cargo test --quiet --features metrics,tracing \
     --test the_prometheus_page_is_read_by_others --test openings_flushes_and_failures_are_traced
 step "Loom models" loom -- --nocapture
-step "Examples" cargo run --release --quiet --example quickstart
-step "Examples" cargo run --release --quiet --example many_writers
+step "Examples" cargo run --quiet --example quickstart
+step "Examples" cargo run --quiet --example many_writers
 step "Benches" benches
 if [ "${TALA_PEERS:-0}" = 1 ]; then
     step "Lints of the comparison" \
@@ -61,6 +61,6 @@ if [ "${TALA_SERVICE:-0}" = 1 ]; then
         cargo clippy --manifest-path examples/ingest-service/Cargo.toml --all-targets -- -D warnings
     step "Tests of the service" cargo test --manifest-path examples/ingest-service/Cargo.toml --quiet
 fi
-step "Demo" cargo run --release --quiet -- demo
+step "Demo" cargo run --quiet -- demo
 
 printf '\nAll checks passed in %s s.\n' "$SECONDS"

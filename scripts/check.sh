@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to pass before a change is kept: formatting, lints, documentation, all tests,
-# the loom models, the examples, the benches, the demo. Needs cargo and a C compiler, and fetches
+# the loom models, random schedules, the examples, the benches, the demo. Needs cargo and a C compiler, and fetches
 # crates.
 # TALA_PEERS=1 also checks benches/peers, whose competitors take ten minutes to compile.
 # TALA_KILLS=N sets the kills per durability level; see README.md for the other switches.
@@ -25,7 +25,12 @@ check_rust_version() {
 
 loom() {
     RUSTFLAGS="--cfg loom -C debug-assertions" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}" \
-        cargo test --release --test loom --target-dir target/loom "$@"
+        cargo test --release --no-default-features --test loom --target-dir target/loom "$@"
+}
+
+shuttle() {
+    RUSTFLAGS="--cfg shuttle -C debug-assertions" \
+        cargo test --release --no-default-features --test shuttle --target-dir target/shuttle "$@"
 }
 
 # Not to measure, but to see that all of them run, and that recall is what it has to be. What
@@ -41,8 +46,10 @@ step "Formatting of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml 
 step "Lints" cargo clippy --workspace --all-targets -- -D warnings
 step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-step "Tests" cargo test --workspace --quiet
+# The stress test beside all others has half a minute.
+step "Tests" env TALA_STRESS_SECONDS="${TALA_STRESS_SECONDS:-30}" cargo test --workspace --quiet
 step "Loom models" loom -- --nocapture
+step "Random schedules" shuttle -- --nocapture
 step "Examples" cargo run --release --quiet --example quickstart
 step "Examples" cargo run --release --quiet --example many_writers
 step "Benches" benches

@@ -27,11 +27,11 @@
 
 use std::fmt;
 
-#[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+#[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
 mod neon;
 mod portable;
 mod quantize;
-#[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+#[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
 mod x86;
 
 pub use quantize::{Quantized, quantize};
@@ -114,13 +114,13 @@ pub struct Path(Instructions);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Instructions {
-    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
     Avx512Vnni,
-    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
     AvxVnni,
-    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
     Avx2,
-    #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+    #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
     Neon,
     Portable,
 }
@@ -128,13 +128,13 @@ enum Instructions {
 impl Instructions {
     /// Best first.
     const ALL: &[Self] = &[
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Self::Avx512Vnni,
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Self::AvxVnni,
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Self::Avx2,
-        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
         Self::Neon,
         Self::Portable,
     ];
@@ -143,20 +143,20 @@ impl Instructions {
     /// are remembered by the standard library: asking again is a load and a test.
     fn are_supported(self) -> bool {
         match self {
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Self::Avx512Vnni => {
                 is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Self::AvxVnni => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni")
             }
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Self::Avx2 => is_x86_feature_detected!("avx2"),
-            #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Self::Portable => true,
         }
@@ -178,13 +178,13 @@ impl Path {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Instructions::Avx512Vnni => "avx512-vnni",
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Instructions::AvxVnni => "avx-vnni",
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Instructions::Avx2 => "avx2",
-            #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
             Instructions::Neon => "neon",
             Instructions::Portable => "portable",
         })
@@ -236,10 +236,10 @@ impl Probe {
         self.groups.resize(code.len() / 2, ProbeGroup::ZERO);
         self.sum = match self.path.0 {
             // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Instructions::Avx512Vnni => unsafe { x86::unpack_avx512vnni(code, &mut self.groups) },
             // SAFETY: as above; both have AVX2.
-            #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+            #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
             Instructions::AvxVnni | Instructions::Avx2 => unsafe {
                 x86::unpack_avx2(code, &mut self.groups)
             },
@@ -308,16 +308,16 @@ pub fn dot(probe: &Probe, code: &[u8]) -> i32 {
     }
     let whole = match probe.path.0 {
         // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx512Vnni => unsafe { x86::dot_avx512vnni(groups, code) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::AvxVnni => unsafe { x86::avxvnni::dot(groups, code) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx2 => unsafe { x86::avx2::dot(groups, code) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
         Instructions::Neon => unsafe { neon::dot(groups, code) },
         Instructions::Portable => portable::dot(groups, code),
     };
@@ -339,16 +339,16 @@ pub fn dots4(probe: &Probe, codes: [&[u8]; 4]) -> [i32; 4] {
     }
     let wholes = match probe.path.0 {
         // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx512Vnni => unsafe { x86::dots4_avx512vnni(groups, a, b, c, d) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::AvxVnni => unsafe { x86::avxvnni::dots4(groups, a, b, c, d) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx2 => unsafe { x86::avx2::dots4(groups, a, b, c, d) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
         Instructions::Neon => unsafe { neon::dots4(groups, a, b, c, d) },
         Instructions::Portable => [a, b, c, d].map(|code| portable::dot(groups, code)),
     };
@@ -371,16 +371,16 @@ pub fn coarse(probe: &Probe, high_plane: &[u8]) -> f32 {
     }
     let coarse = match probe.path.0 {
         // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx512Vnni => unsafe { x86::coarse_avx512vnni(groups, plane) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::AvxVnni => unsafe { x86::avxvnni::coarse(groups, plane) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx2 => unsafe { x86::avx2::coarse(groups, plane) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
         Instructions::Neon => unsafe { neon::coarse(groups, plane) },
         Instructions::Portable => portable::coarse(groups, plane),
     };
@@ -401,16 +401,16 @@ pub fn coarse4(probe: &Probe, high_planes: [&[u8]; 4]) -> [f32; 4] {
     }
     let coarse = match probe.path.0 {
         // SAFETY: a `Path` comes from `Path::available`, so the processor has the features.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx512Vnni => unsafe { x86::coarse4_avx512vnni(groups, a, b, c, d) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::AvxVnni => unsafe { x86::avxvnni::coarse4(groups, a, b, c, d) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         Instructions::Avx2 => unsafe { x86::avx2::coarse4(groups, a, b, c, d) },
         // SAFETY: as above.
-        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
         Instructions::Neon => unsafe { neon::coarse4(groups, a, b, c, d) },
         Instructions::Portable => [a, b, c, d].map(|plane| portable::coarse(groups, plane)),
     };
@@ -435,14 +435,14 @@ pub fn prefetch<T>(values: &[T]) {
 
 #[inline(always)]
 fn prefetch_line(address: *const u8) {
-    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
     // SAFETY: SSE is in every x86-64, and a prefetch of any address, a bad one included, only
     // touches caches.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
-    #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+    #[cfg(all(target_arch = "aarch64", not(any(loom, shuttle, miri))))]
     // SAFETY: PRFM is in every aarch64, only touches caches whatever the address, and changes
     // neither flags nor memory.
     unsafe {
@@ -452,7 +452,7 @@ fn prefetch_line(address: *const u8) {
             options(nostack, preserves_flags, readonly),
         );
     }
-    #[cfg(any(loom, miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    #[cfg(any(loom, shuttle, miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
     let _ = address;
 }
 

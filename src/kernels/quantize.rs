@@ -22,7 +22,7 @@
 //!   that is returned. The error is rounded up to f32.
 
 use super::BLOCK_BYTES;
-#[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+#[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
 use super::{Instructions, Path};
 
 /// How a unit vector is told by its components.
@@ -65,7 +65,7 @@ type Lanes = [f32; LANES];
 /// A zero vector has the scale 0 and the error 0. The same input gives the same result on every
 /// processor.
 pub fn quantize(values: &[f32], norm: f64, out: &mut [i8]) -> Quantized {
-    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
     if Path::best().0 != Instructions::Portable {
         // SAFETY: each path of x86-64 but the portable one implies AVX2, and `Path::best` gives
         // none that the processor does not have.
@@ -75,7 +75,7 @@ pub fn quantize(values: &[f32], norm: f64, out: &mut [i8]) -> Quantized {
 }
 
 /// The same code with wider vectors. There is no fused multiplication in it: results would differ.
-#[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+#[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
 #[target_feature(enable = "avx2")]
 fn quantize_avx2(values: &[f32], norm: f64, out: &mut [i8]) -> Quantized {
     quantize_inline(values, norm, out)

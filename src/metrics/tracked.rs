@@ -39,7 +39,7 @@ impl LockRank {
     }
 }
 
-#[cfg(all(debug_assertions, not(loom)))]
+#[cfg(all(debug_assertions, not(any(loom, shuttle))))]
 mod held {
     use std::cell::RefCell;
 
@@ -67,7 +67,7 @@ mod held {
     }
 }
 
-#[cfg(not(all(debug_assertions, not(loom))))]
+#[cfg(not(all(debug_assertions, not(any(loom, shuttle)))))]
 mod held {
     use super::LockRank;
 

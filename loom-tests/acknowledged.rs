@@ -108,4 +108,6 @@ fn a_sync_that_does_nothing_is_noticed() {
 fn an_answer_before_the_publication_is_noticed() {
     let model = "acknowledged::acknowledged_means_visible_and_logged";
     must_fail(model, "publication", "acknowledged, but get does not find it");
+    let model = "acknowledged::the_order_of_the_log_is_the_order_of_visibility";
+    must_fail(model, "publication", "acknowledged, but get does not find it");
 }

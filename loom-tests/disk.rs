@@ -11,6 +11,7 @@ use std::{
 use tala_core::{IntentId, StorageOperation, TalaError};
 use tala_store::rooms::{
     Arena, FileNumber, HotBuffer, LogFile, SegmentStore, SeqNo, encode_segment,
+    sync::{Inbox, Patience},
 };
 use tala_wire::SegmentReader;
 
@@ -33,6 +34,8 @@ pub enum Flaw {
     PutsSegmentsOff,
     /// A segment is published twice.
     RepeatsSegments,
+    /// What is asked of the log the so-manieth time is refused.
+    RefusesStep(u32),
 }
 
 /// What a disk holds of one engine.
@@ -62,7 +65,12 @@ pub struct Segment {
 impl Disk {
     /// Where the record of `id` starts in the log, if a crash would leave it there.
     pub fn durable_place(&self, id: &IntentId) -> Option<usize> {
-        self.log[..self.synced_len].windows(16).position(|bytes| bytes == id.as_bytes())
+        self.durable_place_of(id.as_bytes())
+    }
+
+    /// Where these bytes are in the log, if a crash would leave them there.
+    pub fn durable_place_of(&self, bytes: &[u8]) -> Option<usize> {
+        self.log[..self.synced_len].windows(bytes.len()).position(|found| found == bytes)
     }
 
     /// How often `id` is in a published segment.
@@ -77,16 +85,23 @@ pub struct ModelLog {
     flaw: Flaw,
     appends: u32,
     syncs: u32,
+    steps: u32,
 }
 
 impl ModelLog {
     pub fn new(disk: Arc<Mutex<Disk>>, flaw: Flaw) -> Self {
-        Self { disk, flaw, appends: 0, syncs: 0 }
+        Self { disk, flaw, appends: 0, syncs: 0, steps: 0 }
+    }
+
+    fn step(&mut self, operation: StorageOperation) -> Result<(), TalaError> {
+        self.steps += 1;
+        if self.flaw == Flaw::RefusesStep(self.steps) { Err(refusal(operation)) } else { Ok(()) }
     }
 }
 
 impl LogFile for ModelLog {
     fn append(&mut self, bytes: &[u8]) -> Result<(), TalaError> {
+        self.step(StorageOperation::Write)?;
         self.appends += 1;
         let is_refused = self.appends > 1;
         match self.flaw {
@@ -100,6 +115,7 @@ impl LogFile for ModelLog {
     }
 
     fn sync(&mut self) -> Result<(), TalaError> {
+        self.step(StorageOperation::Sync)?;
         self.syncs += 1;
         match self.flaw {
             Flaw::RefusesSyncs if self.syncs > 1 => Err(refusal(StorageOperation::Sync)),
@@ -113,11 +129,11 @@ impl LogFile for ModelLog {
     }
 
     fn prepare(&mut self, _next: FileNumber) -> Result<(), TalaError> {
-        Ok(())
+        self.step(StorageOperation::Create)
     }
 
     fn rotate(&mut self, _next: FileNumber) -> Result<(), TalaError> {
-        Ok(())
+        self.step(StorageOperation::Open)
     }
 }
 
@@ -126,6 +142,8 @@ pub struct ModelSegments {
     pub disk: Arc<Mutex<Disk>>,
     pub arena: Arc<Arena>,
     pub flaw: Flaw,
+    /// Each publication waits for a word here, or for the end of the words.
+    pub words: Option<Inbox<()>>,
 }
 
 impl SegmentStore for ModelSegments {
@@ -141,6 +159,9 @@ impl SegmentStore for ModelSegments {
     ) -> Result<u64, TalaError> {
         if self.flaw == Flaw::RefusesSegments {
             return Err(refusal(StorageOperation::Create));
+        }
+        if let Some(words) = &self.words {
+            words.receive(Patience::Endless);
         }
         let bytes = encode_segment(buffer, &*self.arena)?;
         let len = bytes.len() as u64;

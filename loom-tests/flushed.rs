@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tala_store::rooms::FileNumber;
+use tala_store::rooms::{FileNumber, sync::mailbox};
 
 use crate::{
     disk::Flaw,
@@ -23,6 +23,12 @@ fn setup(hot_capacity: usize) -> Setup {
     }
     if is_broken("reply") {
         setup.sink = SinkFlaw::LeaksReplies;
+    }
+    if is_broken("empty") {
+        setup.sink = SinkFlaw::SealsNothing;
+    }
+    if is_broken("room") {
+        setup.seals_max = 2;
     }
     setup
 }
@@ -96,6 +102,54 @@ fn a_hot_buffer_is_flushed_exactly_once() {
     });
 }
 
+#[test]
+fn a_full_buffer_and_a_flush_make_one_segment() {
+    explore("a_full_buffer_and_a_flush_make_one_segment", || {
+        let world = quietly(|| {
+            let world = World::new(&setup(2));
+            world.insert(1).unwrap();
+            Arc::new(world)
+        });
+        let other = {
+            let world = Arc::clone(&world);
+            // Fills the buffer, unless the flush has emptied it.
+            loom::thread::spawn(move || world.insert(2).unwrap())
+        };
+        flush_and_look(&world);
+        other.join().unwrap();
+        assert_eq!(world.disk.lock().unwrap().segments.len(), 1, "two segments for one buffer");
+        quietly(|| check_segments(world, &[1, 2]));
+    });
+}
+
+#[test]
+fn a_slow_flush_makes_inserts_wait_and_not_fail() {
+    explore("a_slow_flush_makes_inserts_wait_and_not_fail", || {
+        let (words, inbox) = mailbox(1);
+        let world = quietly(|| {
+            let world = World::with_slow_segments(&setup(1), Some(inbox));
+            // One segment is being written, one waits for that, and one has no room to wait.
+            for number in 1..=3 {
+                world.insert(number).unwrap();
+            }
+            Arc::new(world)
+        });
+        let other = {
+            let world = Arc::clone(&world);
+            loom::thread::spawn(move || {
+                world.insert(4).unwrap();
+                let count = world.disk.lock().unwrap().segments.len();
+                assert!(count > 0, "an insert did not wait");
+            })
+        };
+        assert!(world.has(3), "reads wait as well");
+        // From here on segments are written at once.
+        drop(words);
+        other.join().unwrap();
+        quietly(|| check_segments(world, &[1, 2, 3, 4]));
+    });
+}
+
 const FULL: &str = "flushed::a_full_hot_buffer_is_flushed_exactly_once";
 const NOT_FULL: &str = "flushed::a_hot_buffer_is_flushed_exactly_once";
 
@@ -117,4 +171,16 @@ fn a_flush_that_does_not_wait_for_earlier_seals_is_noticed() {
 #[test]
 fn a_lost_answer_is_noticed() {
     must_fail(NOT_FULL, "reply", "deadlock");
+}
+
+#[test]
+fn a_segment_of_nothing_is_noticed() {
+    let model = "flushed::a_full_buffer_and_a_flush_make_one_segment";
+    must_fail(model, "empty", "two segments for one buffer");
+}
+
+#[test]
+fn a_buffer_too_many_before_a_slow_flush_is_noticed() {
+    let model = "flushed::a_slow_flush_makes_inserts_wait_and_not_fail";
+    must_fail(model, "room", "an insert did not wait");
 }

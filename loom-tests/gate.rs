@@ -9,15 +9,11 @@ use std::{
     task::{Context, Waker},
 };
 
-use tala_core::IntentStore;
-use tala_store::{
-    StorageEngine,
-    rooms::{Gate, GateClosed},
-};
+use tala_store::rooms::{Gate, GateClosed, sync::atomic::Ordering::Acquire};
 
 use crate::{
     explore::{explore, is_broken, must_fail, quietly},
-    world::intent,
+    world::{Setup, World},
 };
 
 /// Checks that every share was given back.
@@ -99,20 +95,27 @@ fn the_share_of_a_waiter_that_left_goes_to_the_next() {
 #[test]
 fn an_insert_waits_for_the_builder_and_no_longer() {
     explore("an_insert_waits_for_the_builder_and_no_longer", || {
-        let options = StorageEngine::options(2).m(2).index_lag_max(1);
-        let engine = quietly(|| {
-            let engine = options.in_memory().unwrap();
-            engine.insert(intent(1)).unwrap();
-            engine
+        let world = quietly(|| {
+            let lag_max = if is_broken("lag") { 2 } else { 1 };
+            let builder_fails_after = Some(u32::MAX);
+            let world = World::new(&Setup { lag_max, builder_fails_after, ..Setup::sound() });
+            world.insert(1).unwrap();
+            world
         });
         // There is room for one row that is not linked, and its share comes back from the builder.
-        engine.insert(intent(2)).unwrap();
-        assert!(engine.stats().linked >= 1, "let in while there was no room");
+        world.insert(2).unwrap();
+        assert!(world.view.index.linked.load(Acquire) >= 1, "let in while there was no room");
         quietly(|| {
-            assert_eq!(engine.len(), 2);
-            drop(engine);
+            assert!(world.has(1) && world.has(2));
+            drop(world);
         });
     });
+}
+
+#[test]
+fn an_insert_that_is_let_in_too_early_is_noticed() {
+    let model = "gate::an_insert_waits_for_the_builder_and_no_longer";
+    must_fail(model, "lag", "let in while there was no room");
 }
 
 #[test]

@@ -3,15 +3,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use tala_core::{Intent, IntentId, StopCause, TalaError, TimeRange};
+use tala_core::{Intent, IntentId, Outcome, Status, StopCause, TalaError, TimeRange};
 use tala_store::{
     Durability, HotBuffer,
     rooms::{
         Actor, Arena, ArenaWriter, BatchPlace, CommitSink, Contents, Cut, Encoded, Fate, Feed,
         FileNumber, Flow, FlushActor, FlushLetter, Gate, Graph, GraphParams, GraphWriter, Handle,
-        IndexLetter, IndexMap, Instruments, IntentMap, LockRank, Log, LogOp, PreparedOp, Publisher,
-        Query, Request, SeqNo, Shared, Staged, TrackedMutex, View, WalActor, WalLetter,
-        WriteRequest, search, spawn,
+        IndexActor, IndexLetter, IndexMap, Instruments, IntentMap, LockRank, Log, LogOp, Permit,
+        PreparedOp, Publisher, Query, Request, RowId, SeqNo, Shared, Staged, TrackedMutex, View,
+        WalActor, WalLetter, WriteRequest, search, spawn,
         sync::{
             Inbox, Patience, Reply, Spin,
             atomic::{AtomicU32, AtomicU64, Ordering},
@@ -21,6 +21,9 @@ use tala_store::{
 };
 
 use crate::disk::{Disk, Flaw, ModelLog, ModelSegments};
+
+/// How graphs are built.
+pub const PARAMS: GraphParams = GraphParams { m: 2, ef_construction: 2, seed: 1 };
 
 /// The `number`-th intent of a model; its time is its number.
 pub fn intent(number: u8) -> Intent {
@@ -41,11 +44,27 @@ pub fn id(number: u8) -> IntentId {
     IntentId::from_bytes([0xA0 + number; 16])
 }
 
+/// An outcome whose parts tell that they belong together.
+pub fn outcome(number: u8) -> Outcome {
+    Outcome {
+        status: Status::Success,
+        latency_ns: u64::from_le_bytes([number; 8]),
+        exit_code: number.into(),
+    }
+}
+
 /// What the index of an engine consists of, without a builder.
 pub fn new_index(metrics: &Arc<Instruments>) -> (Arc<Shared>, GraphWriter, ArenaWriter) {
+    new_slow_index(metrics, 1_000)
+}
+
+/// [`new_index`], where at most so many rows may wait for the builder.
+fn new_slow_index(
+    metrics: &Arc<Instruments>,
+    lag_max: usize,
+) -> (Arc<Shared>, GraphWriter, ArenaWriter) {
     let (arena, arena_writer) = Arena::new(2);
-    let params = GraphParams { m: 2, ef_construction: 2, seed: 1 };
-    let graph_writer = GraphWriter::new(Arc::clone(&arena), params);
+    let graph_writer = GraphWriter::new(Arc::clone(&arena), PARAMS);
     let graph: Arc<Graph> = Arc::clone(graph_writer.graph());
     let shared = Shared {
         arena,
@@ -54,7 +73,7 @@ pub fn new_index(metrics: &Arc<Instruments>) -> (Arc<Shared>, GraphWriter, Arena
         visible: AtomicU64::new(0),
         wake_at: AtomicU64::new(u64::MAX),
         hnsw_lock: TrackedMutex::new((), metrics, LockRank::Hnsw),
-        lag: Gate::new(1_000),
+        lag: Gate::new(lag_max),
         metrics: Arc::clone(metrics),
     };
     (Arc::new(shared), graph_writer, arena_writer)
@@ -72,6 +91,12 @@ pub struct Setup {
     pub sink: SinkFlaw,
     /// Whether the log's writer goes on after a failure.
     pub is_stubborn: bool,
+    /// Whether there is a builder, and after how many steps it fails.
+    pub builder_fails_after: Option<u32>,
+    /// Rows that may wait for the builder.
+    pub lag_max: usize,
+    /// Full buffers that may wait for the flusher.
+    pub seals_max: usize,
     /// Whether the log's writer and its callers stay awake for a moment before they sleep, as they
     /// may in an engine. It makes models large.
     pub is_awake: bool,
@@ -86,6 +111,9 @@ impl Setup {
             flaw: Flaw::None,
             sink: SinkFlaw::None,
             is_stubborn: false,
+            builder_fails_after: None,
+            lag_max: 1_000,
+            seals_max: 1,
             is_awake: false,
         }
     }
@@ -99,28 +127,37 @@ pub struct World {
     spin: Option<Spin>,
     wal: Handle<WalLetter>,
     flusher: Option<Handle<FlushLetter>>,
-    _index: Inbox<IndexLetter>,
+    index: Option<Handle<IndexLetter>>,
+    _no_builder: Option<Inbox<IndexLetter>>,
 }
 
 impl World {
     pub fn new(setup: &Setup) -> Self {
+        Self::with_slow_segments(setup, None)
+    }
+
+    /// A world where a word in `words` has to be there for each segment.
+    pub fn with_slow_segments(setup: &Setup, words: Option<Inbox<()>>) -> Self {
         let metrics = Arc::new(Instruments::default());
         let disk = Arc::new(Mutex::new(Disk::default()));
-        let (shared, _, arena_writer) = new_index(&metrics);
-        let arena = Arc::clone(&shared.arena);
-        let contents = Contents {
-            intents: IntentMap::default(),
-            index_map: IndexMap::default(),
-            hot: HotBuffer::new(2, setup.hot_capacity),
-        };
-        let feed = Arc::new(Feed::new(4, 1 << 20));
-        let view = Arc::new(View::new(2, shared, contents, feed, Arc::clone(&metrics)));
-        let fate = Arc::new(Fate::default());
-        let (index_outbox, index) = mailbox(1);
+        let (view, graph_writer, arena_writer) =
+            new_view(&metrics, setup.hot_capacity, setup.lag_max);
+        let arena = Arc::clone(&view.index.arena);
+        let fate = Arc::new(Fate::new(vec![Arc::clone(&view.index.lag)]));
+        let (index_outbox, inbox) = mailbox(1);
+        let (mut index, mut no_builder) = (None, None);
+        match setup.builder_fails_after {
+            Some(steps) => {
+                let actor = IndexActor::new(Arc::clone(&view.index), graph_writer, 1, 1_000);
+                let letters = (index_outbox.clone(), inbox);
+                index = Some(spawn(Dying { actor, steps }, letters, &fate).unwrap());
+            }
+            None => no_builder = Some(inbox),
+        }
         let (mut flusher, mut flush_outbox) = (None, None);
         if setup.has_flusher {
-            let store = ModelSegments { disk: Arc::clone(&disk), arena, flaw: setup.flaw };
-            let letters = mailbox(1);
+            let store = ModelSegments { disk: Arc::clone(&disk), arena, flaw: setup.flaw, words };
+            let letters = mailbox(setup.seals_max);
             flush_outbox = Some(letters.0.clone());
             let actor = FlushActor::new(store, Arc::clone(&metrics));
             flusher = Some(spawn(actor, letters, &fate).unwrap());
@@ -145,23 +182,74 @@ impl World {
             spawn(wal, letters, &fate).unwrap()
         };
         let spin = setup.is_awake.then(Spin::for_callers);
-        Self { spin, view, fate, disk, wal, flusher, _index: index }
+        Self { spin, view, fate, disk, wal, flusher, index, _no_builder: no_builder }
     }
 
     /// What `insert` does once it is let in.
     pub fn insert(&self, number: u8) -> Result<(), TalaError> {
-        let intent = intent(number);
+        self.put(intent(number))
+    }
+
+    /// [`World::insert`] of any intent.
+    pub fn put(&self, intent: Intent) -> Result<(), TalaError> {
         let encoded = Encoded::insert(&intent, BatchPlace::SINGLE)?;
-        let op = PreparedOp { op: LogOp::Insert(intent), encoded: Some(encoded) };
+        let lag = match &self.index {
+            Some(_) => Some(self.view.index.lag.pass(1).map_err(|_| self.fate.cause())?),
+            None => None,
+        };
+        self.write(LogOp::Insert(intent), encoded, lag)
+    }
+
+    /// What `attach_outcome` does once it is let in.
+    pub fn attach(&self, id: IntentId, outcome: Outcome) -> Result<(), TalaError> {
+        let encoded = Encoded::outcome(id, outcome, BatchPlace::SINGLE)?;
+        self.write(LogOp::Outcome { id, outcome }, encoded, None)
+    }
+
+    fn write(&self, op: LogOp, encoded: Encoded, lag: Option<Permit>) -> Result<(), TalaError> {
+        let op = PreparedOp { op, encoded: Some(encoded) };
         let (reply, answer) = one_shot();
-        let request =
-            WriteRequest { ops: vec![op], room: [None, None], lag: None, sent_ns: 0, reply };
+        let request = WriteRequest { ops: vec![op], room: [None, None], lag, sent_ns: 0, reply };
         self.send(WalLetter::Write(request));
         let answer = match &self.spin {
             Some(spin) => answer.wait_awake(spin),
             None => answer.wait(),
         };
         answer.map(drop).ok_or_else(|| self.fate.cause())
+    }
+
+    /// What a caller of `insert_async` leaves behind that is dropped before it is answered.
+    pub fn insert_and_leave(&self, number: u8) {
+        let intent = intent(number);
+        let encoded = Encoded::insert(&intent, BatchPlace::SINGLE).unwrap();
+        let op = PreparedOp { op: LogOp::Insert(intent), encoded: Some(encoded) };
+        let (reply, answer) = one_shot();
+        let room = [None, None];
+        self.send(WalLetter::Write(WriteRequest {
+            ops: vec![op],
+            room,
+            lag: None,
+            sent_ns: 0,
+            reply,
+        }));
+        drop(answer);
+    }
+
+    /// What `close` does first: it has the log's writer finish.
+    pub fn close(&self) {
+        self.send(WalLetter::Close);
+        assert!(self.wal.wait_ended().is_none(), "a close that fails");
+    }
+
+    /// What `wait_indexed` does.
+    pub fn wait_indexed(&self) -> Result<(), TalaError> {
+        let (reply, answer) = one_shot();
+        let row = RowId(self.view.index.arena.len());
+        let index = self.index.as_ref().expect("there is a builder");
+        let outbox = index.outbox().expect("the world lives");
+        let room = Gate::new(1).pass(1).map_err(|_| self.fate.cause())?;
+        drop(outbox.send(IndexLetter::WaitLinked { row, room, reply }));
+        answer.wait().ok_or_else(|| self.fate.cause())
     }
 
     /// What `flush` does once it is let in.
@@ -177,15 +265,12 @@ impl World {
 
     /// The ids that a search finds now.
     pub fn search(&self) -> Vec<IntentId> {
-        let query = Query { vector: &[1.0, 0.0], k: 8, ef: 8, exact_below: 100 };
-        let index = &self.view.index;
-        search(&index.graph, query, index.view()).hits.iter().map(|hit| hit.0).collect()
+        find(&self.view, &[1.0, 0.0]).iter().map(|hit| hit.0).collect()
     }
 
     /// The ids that the time index has now, by time.
     pub fn range(&self) -> Vec<IntentId> {
-        let range = TimeRange { start: 0, end: 1_000 };
-        self.view.range(range).iter().map(|intent| intent.id).collect()
+        self.view.range(EVER).iter().map(|intent| intent.id).collect()
     }
 
     /// Whether `get` finds this intent now.
@@ -218,7 +303,37 @@ impl Drop for World {
             flusher.release();
             flusher.join();
         }
+        if let Some(index) = &mut self.index {
+            index.release();
+            index.join();
+        }
     }
+}
+
+/// All of a model's time.
+pub const EVER: TimeRange = TimeRange { start: 0, end: 1_000 };
+
+/// What a search near `vector` finds now: everything, nearest first.
+pub fn find(view: &View, vector: &[f32]) -> Vec<(IntentId, f32)> {
+    let query = Query { vector, k: 8, ef: 8, exact_below: 100 };
+    search(&view.index.graph, query, view.index.view()).hits
+}
+
+/// What readers of an empty engine read, and those who write to it.
+pub fn new_view(
+    metrics: &Arc<Instruments>,
+    hot_capacity: usize,
+    lag_max: usize,
+) -> (Arc<View>, GraphWriter, ArenaWriter) {
+    let (shared, graph_writer, arena_writer) = new_slow_index(metrics, lag_max);
+    let contents = Contents {
+        intents: IntentMap::default(),
+        index_map: IndexMap::default(),
+        hot: HotBuffer::new(2, hot_capacity),
+    };
+    let feed = Arc::new(Feed::new(4, 1 << 20));
+    let view = Arc::new(View::new(2, shared, contents, feed, Arc::clone(metrics)));
+    (view, graph_writer, arena_writer)
 }
 
 /// What a sink does wrong.
@@ -234,6 +349,10 @@ pub enum SinkFlaw {
     RefusesRows,
     /// Loses the right to answer a flush without giving it up.
     LeaksReplies,
+    /// Publishes a round from its end.
+    TurnsAround,
+    /// Seals buffers that have nothing to say.
+    SealsNothing,
 }
 
 /// The production sink, or one that does not keep its word.
@@ -251,6 +370,7 @@ impl CommitSink for ModelSink {
     fn publish(&mut self, staged: &mut Vec<Staged>) -> Result<(), StopCause> {
         match self.flaw {
             SinkFlaw::PublishesLate => std::mem::swap(&mut self.kept, staged),
+            SinkFlaw::TurnsAround => staged.reverse(),
             SinkFlaw::RefusesRows if !staged.is_empty() => {
                 let error = TalaError::TooLarge { what: "number of rows", got: 1, max: 0 };
                 return Err(StopCause::Failed(error));
@@ -265,7 +385,7 @@ impl CommitSink for ModelSink {
     }
 
     fn says_nothing(&self) -> bool {
-        self.publisher.says_nothing()
+        self.flaw != SinkFlaw::SealsNothing && self.publisher.says_nothing()
     }
 
     fn seal(&mut self, cut: Cut, reply: Option<Reply<()>>) {
@@ -291,6 +411,40 @@ impl CommitSink for ModelSink {
 
     fn discard(&mut self) {
         self.publisher.discard();
+    }
+}
+
+/// A builder that fails.
+struct Dying {
+    actor: IndexActor,
+    /// Steps before that.
+    steps: u32,
+}
+
+impl Dying {
+    fn live_on(&mut self) -> Result<(), StopCause> {
+        let no_room = || TalaError::TooLarge { what: "number of rows", got: 1, max: 0 };
+        self.steps = self.steps.checked_sub(1).ok_or_else(|| StopCause::Failed(no_room()))?;
+        Ok(())
+    }
+}
+
+impl Actor for Dying {
+    const NAME: &'static str = IndexActor::NAME;
+    type Letter = IndexLetter;
+
+    fn step(&mut self, letter: IndexLetter, inbox: &Inbox<IndexLetter>) -> Result<Flow, StopCause> {
+        self.live_on()?;
+        self.actor.step(letter, inbox)
+    }
+
+    fn patience(&self) -> Patience {
+        self.actor.patience()
+    }
+
+    fn work(&mut self) -> Result<(), StopCause> {
+        self.live_on()?;
+        self.actor.work()
     }
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to pass before a change is kept: formatting, lints, documentation, all tests,
-# the loom models, the examples, the benches, the demo. Needs cargo and a C compiler, and fetches
-# crates.
+# the loom models, the random schedules, the examples, the benches, the demo. Needs cargo and a C
+# compiler, and fetches crates.
 # TALA_PEERS=1 also checks benches/peers, whose competitors take ten minutes to compile.
 # TALA_SERVICE=1 also checks examples/ingest-service, whose web framework takes minutes to compile.
 # TALA_PYTHON names a Python with the package hdrhistogram, by which interval logs are read back.
@@ -27,7 +27,12 @@ check_rust_version() {
 
 loom() {
     RUSTFLAGS="--cfg loom -C debug-assertions" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}" \
-        cargo test --release --test loom --target-dir target/loom "$@"
+        cargo test --release --no-default-features --test loom --target-dir target/loom "$@"
+}
+
+shuttle() {
+    RUSTFLAGS="--cfg shuttle -C debug-assertions" \
+        cargo test --release --no-default-features --test shuttle --target-dir target/shuttle "$@"
 }
 
 # Not to measure, but to see that all of them run, and that recall is what it has to be. What
@@ -44,10 +49,12 @@ step "Formatting of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml 
 step "Lints" cargo clippy --workspace --all-targets -- -D warnings
 step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-step "Tests" cargo test --workspace --quiet
+# The stress test on threads has half a minute here.
+step "Tests" env TALA_STRESS_SECONDS="${TALA_STRESS_SECONDS:-30}" cargo test --workspace --quiet
 step "Tests of what the features tell" cargo test --quiet --features metrics,tracing \
     --test the_prometheus_page_is_read_by_others --test openings_flushes_and_failures_are_traced
 step "Loom models" loom -- --nocapture
+step "Random schedules" shuttle -- --nocapture
 step "Examples" cargo run --quiet --example quickstart
 step "Examples" cargo run --quiet --example many_writers
 step "Benches" benches

@@ -104,7 +104,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Writes `len` zeros at `offset`, so that the room is there when it is needed; as
     /// [`write_all_at`](DiskFile::write_all_at) otherwise.
     // For logs that are filled ahead.
-    #[cfg_attr(not(feature = "internals"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "internals", loom, shuttle)), allow(dead_code))]
     fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
         let end = offset.checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
         let mut at = offset;
@@ -117,7 +117,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     }
 
     /// Cuts the file to `len`, or has it read as zeros up to there.
-    #[cfg_attr(not(feature = "internals"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "internals", loom, shuttle)), allow(dead_code))]
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Makes its bytes durable, and what is needed to read them (fdatasync).
@@ -154,7 +154,7 @@ pub enum Mapping {
     /// By the operating system.
     Mapped(Mmap),
     /// A copy, of a file that there is no map of: one on a disk of a test.
-    #[cfg_attr(not(feature = "internals"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "internals", loom, shuttle)), allow(dead_code))]
     Copied(Vec<u8>),
 }
 

@@ -21,11 +21,13 @@ mod view;
 mod writes;
 
 /// A repair and a check of a directory on any disk.
-#[cfg(all(feature = "internals", not(loom)))]
-pub(crate) use self::{repair::repair_in, verify::verify_in};
+#[cfg(all(feature = "internals", not(any(loom, shuttle))))]
+pub(crate) use self::repair::repair_in;
+#[cfg(any(feature = "internals", loom, shuttle))]
+pub(crate) use self::verify::verify_in;
 
-/// What the models of `loom-tests` take from this room.
-#[cfg(loom)]
+/// What `loom-tests` and `shuttle-tests` take from this room.
+#[cfg(any(loom, shuttle))]
 pub mod models {
     pub use super::{
         feed::Feed,

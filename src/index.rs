@@ -25,7 +25,7 @@ mod rows;
 pub(crate) mod search;
 mod trust;
 mod walk;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod zeroed;
 
 #[cfg(test)]
@@ -36,6 +36,8 @@ pub(crate) mod testing;
 pub use arena::{Arena, ArenaWriter, Code};
 pub use builder::{IndexActor, IndexLetter, Shared};
 pub use graph::GraphParams;
+#[cfg(any(loom, shuttle))]
+pub(crate) use link::level_of;
 pub use search::{Query, View, search};
 
 /// The graph of an engine: nearest by cosine.

@@ -70,7 +70,7 @@ mod wal;
 mod engine;
 mod query_engine;
 
-#[cfg(any(loom, feature = "internals"))]
+#[cfg(any(loom, shuttle, feature = "internals"))]
 #[doc(hidden)]
 pub mod rooms;
 

@@ -294,7 +294,7 @@ impl EngineOptions {
     }
 
     /// The disk that the store is on: for tests, which have a simulated one.
-    #[cfg(feature = "internals")]
+    #[cfg(any(feature = "internals", loom, shuttle))]
     #[doc(hidden)]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;

@@ -1,7 +1,13 @@
-//! The rooms from inside, for this repository alone: the models of `loom-tests` (in a build with
-//! `--cfg loom`), the benches and the fuzz targets (with the feature `internals`) reach what is not
-//! public by this door. It promises nothing: what it shows changes with any commit.
+//! The rooms from inside, for this repository alone: the models of `loom-tests` and `shuttle-tests`
+//! (in builds with `--cfg loom` and `--cfg shuttle`), the benches and the fuzz targets (with the
+//! feature `internals`) reach what is not public by this door. It promises nothing: what it shows
+//! changes with any commit.
 
+use std::{path::Path, sync::Arc};
+
+use tala_core::TalaError;
+
+use crate::{VerifyReport, disk::StoreDir, engine::verify_in};
 pub use crate::{
     disk::{Disk, DiskFile, EntryKind, Mapping},
     ids::{FileNumber, SeqNo},
@@ -9,15 +15,23 @@ pub use crate::{
     wal::{BatchPlace, Encoded, LogFile},
 };
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub use models::*;
-#[cfg(all(feature = "internals", not(loom)))]
+#[cfg(all(feature = "internals", not(any(loom, shuttle))))]
 mod hostile;
-#[cfg(all(feature = "internals", not(loom)))]
+#[cfg(all(feature = "internals", not(any(loom, shuttle))))]
 pub use {hostile::*, parts::*};
 
+/// The store in `dir` on `disk`, checked as [`verify`](crate::verify) does.
+///
+/// # Errors
+/// As `verify`.
+pub fn verify_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<VerifyReport, TalaError> {
+    verify_in(&StoreDir::new(disk, dir))
+}
+
 /// What only the models need: the actors and all that they work on.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod models {
     use tala_core::{SegmentId, TalaError};
 
@@ -38,6 +52,12 @@ mod models {
         },
     };
 
+    /// The level on which the graph has a row at most.
+    #[must_use]
+    pub fn row_level(row: u32, params: GraphParams) -> usize {
+        crate::index::level_of(row, params)
+    }
+
     /// What the rooms run on.
     pub mod sync {
         pub use crate::sync::*;
@@ -56,20 +76,13 @@ mod models {
 }
 
 /// What only the benches need: parts that are measured alone.
-#[cfg(all(feature = "internals", not(loom)))]
+#[cfg(all(feature = "internals", not(any(loom, shuttle))))]
 mod parts {
     use std::{path::Path, sync::Arc};
 
     use tala_core::TalaError;
 
     use super::{Disk, FileNumber, LogFile};
-    use crate::{
-        VerifyReport,
-        disk::StoreDir,
-        engine::{repair_in, verify_in},
-        mapping,
-        wal::DiskLog,
-    };
     pub use crate::{
         disk::RealDisk,
         distance::Vector,
@@ -81,6 +94,7 @@ mod parts {
         metrics::TrackedRwLock,
         wal::Stamp,
     };
+    use crate::{disk::StoreDir, engine::repair_in, mapping, wal::DiskLog};
 
     /// The log file `number` of the store in `dir`, as the log's writer has it.
     ///
@@ -88,14 +102,6 @@ mod parts {
     /// The operating system refused, or there is such a file.
     pub fn create_log(dir: &Path, number: FileNumber) -> Result<impl LogFile + use<>, TalaError> {
         DiskLog::create(&StoreDir::real(dir), number)
-    }
-
-    /// The store in `dir` on `disk`, checked as [`verify`](crate::verify) does.
-    ///
-    /// # Errors
-    /// As `verify`.
-    pub fn verify_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<VerifyReport, TalaError> {
-        verify_in(&StoreDir::new(disk, dir))
     }
 
     /// The store in `dir` on `disk`, repaired into `to` as [`repair`](crate::repair) does.

@@ -11,7 +11,7 @@ mod hot_buffer;
 mod manifest;
 mod published;
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub use flusher::SegmentStore;
 pub(crate) use flusher::{DiskSegments, epoch_ns};
 pub use flusher::{FlushActor, FlushLetter};

@@ -1,9 +1,9 @@
 //! The room through which everything that blocks, spawns or tells time is imported.
 //!
 //! One code, two worlds. `native` is what users run: parking_lot locks, crossbeam-channel mailboxes,
-//! flume answers, std threads. `model` has the same names and signatures on top of loom, so that the
-//! models in `loom-tests` explore the production code and not a copy of it. When to stay awake before
-//! sleeping (`spin`) is one code for both.
+//! flume answers, std threads. `model` has the same names and signatures on top of loom or shuttle, so
+//! that `loom-tests` and `shuttle-tests` explore the production code and not a copy of it. When to stay
+//! awake before sleeping (`spin`) is one code for both.
 //!
 //! [`std::sync::Arc`] and [`std::sync::OnceLock`] are used as they are in both worlds. Neither
 //! orders anything here: an `Arc` only keeps things alive, and every `OnceLock` has one setter
@@ -11,14 +11,14 @@
 
 use std::{task::Waker, time::Duration};
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod native;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub use native::*;
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod model;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub use model::*;
 
 mod spin;
@@ -28,7 +28,7 @@ pub use spin::Spin;
 /// Wakes a task. A waker is not ours: whatever it does, a panic included, it must not keep the
 /// thread that wakes it from waking the others.
 pub fn wake(waker: Waker) {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     if model::are_wakes_lost() {
         return;
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What may stand in the library only where one of these paths begins.
-const RULES: [(&str, &[&str]); 21] = [
+const RULES: [(&str, &[&str]); 22] = [
     ("std::thread", &["sync"]),
     ("std::sync::Mutex", &["sync"]),
     ("std::sync::RwLock", &["sync"]),
@@ -16,6 +16,7 @@ const RULES: [(&str, &[&str]); 21] = [
     ("crossbeam_channel::", &["sync"]),
     ("flume::", &["sync"]),
     ("loom::", &["sync"]),
+    ("shuttle::", &["sync"]),
     ("Instant::now", &["sync"]),
     // To leave the disk to others for a moment, and never to wait for something.
     ("sleep(", &["sync/native.rs"]),

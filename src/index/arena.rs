@@ -95,7 +95,7 @@ impl Arena {
         let arena = Arc::new(Self {
             rows,
             norms: Columns::new(1),
-            scales: Columns::walked(1, size_of::<AtomicU32>()),
+            scales: Columns::walked(1, size_of::<u32>()),
             errors: Columns::new(1),
             marks: Columns::new(MARKS),
             killed: Columns::new(1),

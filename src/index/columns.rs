@@ -9,7 +9,7 @@ use std::{io, sync::OnceLock};
 use tala_core::TalaError;
 
 /// Length of the first bucket, as a power of two. Short in models, so that they see it grow.
-const FIRST_LOG2: u32 = if cfg!(loom) { 1 } else { 10 };
+const FIRST_LOG2: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 10 };
 const BUCKET_COUNT: usize = (32 - FIRST_LOG2) as usize;
 
 /// Number of entries that a [`Columns`] can have: the last index is one less.
@@ -39,28 +39,28 @@ impl From<Full> for TalaError {
 
 /// What a [`Columns`] can hold: something for which zeroed memory is a value. Large buckets then
 /// come from the system as untouched pages and cost nothing until they are used.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) trait Slot: bytemuck::Zeroable {}
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl<T: bytemuck::Zeroable> Slot for T {}
 
-/// What a [`Columns`] can hold: loom's cells have to be made one by one.
-#[cfg(loom)]
+/// What a [`Columns`] can hold: the cells of the models have to be made one by one.
+#[cfg(any(loom, shuttle))]
 pub(crate) trait Slot: Default {}
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 impl<T: Default> Slot for T {}
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 type Memory<T> = super::zeroed::Zeroed<T>;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 type Memory<T> = Box<[T]>;
 
 fn zeroed<T: Slot>(length: usize, is_walked: bool) -> Result<Memory<T>, Full> {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     return Memory::new(length, is_walked);
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     let _ = is_walked;
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     return Ok((0..length).map(|_| T::default()).collect());
 }
 

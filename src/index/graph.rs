@@ -105,6 +105,10 @@ pub struct Graph<M> {
     /// The bits of a [`Sight`], where there are codes.
     pub(super) sight: AtomicU32,
     pub(super) counts: Counts,
+    /// For each row 1 once it is written as a node. It orders nothing, so in a model whoever comes by
+    /// a node without the order that its lists need may read a 0 here.
+    #[cfg(loom)]
+    pub(super) written: Columns<AtomicU32>,
     pub(super) metric: PhantomData<fn() -> M>,
 }
 
@@ -315,6 +319,8 @@ impl<M: Metric> Graph<M> {
 
     /// Makes room for a node or a twin of this row.
     pub(super) fn reserve(&self, row: u32) -> Result<(), Full> {
+        #[cfg(loom)]
+        self.written.reserve(row)?;
         self.places.reserve(row)?;
         self.lowest.reserve(row)?;
         self.buried.reserve(row / WORD_NODES)
@@ -352,6 +358,11 @@ impl<M: Metric> Graph<M> {
 
     /// The slots of `node` on `level`: neighbors first, then empty ones.
     pub(super) fn slots(&self, node: u32, level: usize) -> &[AtomicU32] {
+        #[cfg(loom)]
+        assert!(
+            self.written.first(node).is_some_and(|written| written.load(Ordering::Relaxed) == 1),
+            "a node was met that is not written"
+        );
         let slots = || {
             let Some(above) = level.checked_sub(1) else { return self.lowest.get(node) };
             let upper = self.places.get(node)?.get(UPPER)?.load(Ordering::Relaxed);

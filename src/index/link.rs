@@ -55,6 +55,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Turns the order of the writes around, so that links lead to what is not written yet: what a
+    /// model of readers must notice.
+    #[cfg(loom)]
+    pub fn turn_around(&mut self) {
+        self.writes.reverse();
+    }
+
     /// Whether it writes to this list.
     pub(super) fn changes(&self, node: u32, at_level: usize) -> bool {
         self.writes.iter().any(|write| match write {
@@ -129,6 +136,8 @@ impl<M: Metric> GraphWriter<M> {
             entry: AtomicU64::new(0),
             placeless: AtomicU32::new(NONE),
             counts: Counts::default(),
+            #[cfg(loom)]
+            written: Columns::new(1),
             metric: PhantomData,
         };
         Self {
@@ -307,6 +316,10 @@ impl<M: Metric> GraphWriter<M> {
         match write {
             Write::Node { row, upper, lists } => {
                 // Relaxed throughout: nobody reads these before a Release link leads to the node.
+                #[cfg(loom)]
+                if let Some(written) = self.graph.written.first(row) {
+                    written.store(1, Ordering::Relaxed);
+                }
                 if let Some([twin, place]) = self.graph.places.get(row) {
                     twin.store(NONE, Ordering::Relaxed);
                     place.store(upper, Ordering::Relaxed);
@@ -477,7 +490,7 @@ fn twin_write<M: Metric>(graph: &Graph<M>, row: u32, head: u32) -> Write {
 
 /// The level of a row: `floor(-ln(u) / ln(m))` for a `u` in (0, 1] that depends on the row and the
 /// seed alone, so that the same rows give the same graph.
-pub(super) fn level_of(row: u32, params: GraphParams) -> usize {
+pub(crate) fn level_of(row: u32, params: GraphParams) -> usize {
     let z = SplitMix64(params.seed ^ u64::from(row)).next();
     let uniform = ((z >> 11) + 1) as f64 / (1_u64 << 53) as f64;
     ((-uniform.ln() / (params.m as f64).ln()) as usize).min(LEVEL_MAX)

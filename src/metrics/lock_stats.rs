@@ -74,6 +74,31 @@ mod tests {
     }
 
     #[test]
+    fn totals_are_sums_over_threads_and_maxima_are_maxima() {
+        const EACH: u64 = 10_000;
+        let stats = LockStats::new();
+        std::thread::scope(|scope| {
+            for thread in 1..=4 {
+                let stats = &stats;
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        stats.record_acquisition(thread * number);
+                        stats.record_release(number + thread);
+                    }
+                });
+            }
+        });
+        let sum: u64 = (0..EACH).sum();
+        assert_eq!(stats.acquisitions.load(Relaxed), 4 * EACH);
+        assert_eq!(stats.total_wait_ns.load(Relaxed), (1 + 2 + 3 + 4) * sum);
+        assert_eq!(stats.total_hold_ns.load(Relaxed), 4 * sum + (1 + 2 + 3 + 4) * EACH);
+        assert_eq!(stats.max_wait_ns.load(Relaxed), 4 * (EACH - 1));
+        assert_eq!(stats.max_hold_ns.load(Relaxed), EACH - 1 + 4);
+        let contended = |thread: u64| (0..EACH).filter(|n| thread * n > 1_000).count() as u64;
+        assert_eq!(stats.contentions.load(Relaxed), (1..=4).map(contended).sum::<u64>());
+    }
+
+    #[test]
     fn holds_add_up_and_the_longest_is_kept() {
         let stats = LockStats::new();
         for hold_ns in [5, 9, 2] {

@@ -39,7 +39,7 @@ impl LockRank {
     }
 }
 
-#[cfg(all(debug_assertions, not(loom)))]
+#[cfg(all(debug_assertions, not(any(loom, shuttle))))]
 mod held {
     use std::cell::RefCell;
 
@@ -67,7 +67,7 @@ mod held {
     }
 }
 
-#[cfg(not(all(debug_assertions, not(loom))))]
+#[cfg(not(all(debug_assertions, not(any(loom, shuttle)))))]
 mod held {
     use super::LockRank;
 
@@ -245,6 +245,68 @@ mod tests {
         thread.join().unwrap();
         assert_eq!(metrics.hot_lock.acquisitions.load(Relaxed), 2);
         assert!(metrics.hot_lock.max_hold_ns.load(Relaxed) >= 20_000_000);
+    }
+
+    /// Early returns, panics and locks that are had at once or waited for: on several threads each
+    /// acquisition is counted once, totals are sums of what each thread saw, and maxima are maxima.
+    #[test]
+    fn what_threads_saw_adds_up() {
+        const THREADS: u64 = 4;
+        const EACH: u64 = 2_000;
+        fn leave_early(lock: &TrackedMutex<u64>, leaves: bool) -> Option<u64> {
+            let mut guard = lock.lock();
+            *guard += 1;
+            if leaves {
+                return None;
+            }
+            Some(*guard)
+        }
+        let metrics = Arc::new(Instruments::default());
+        let lock = TrackedMutex::new(0, &metrics, LockRank::Hot);
+        let seen: Vec<(u64, u64)> = std::thread::scope(|scope| {
+            let work = || {
+                let (mut longest_ns, mut total_ns) = (0, 0);
+                for round in 0..EACH {
+                    let since_ns = now_ns();
+                    match round % 100 {
+                        0 => {
+                            let panicked = sync::catch_panic(|| {
+                                *lock.lock() += 1;
+                                let _guard = lock.lock();
+                                panic!("while holding");
+                            });
+                            assert!(panicked.is_err());
+                        }
+                        _ => drop(leave_early(&lock, round % 2 == 0)),
+                    }
+                    // Wait and hold lie inside of what the thread measures.
+                    let took_ns = now_ns() - since_ns;
+                    longest_ns = longest_ns.max(took_ns);
+                    total_ns += took_ns;
+                }
+                (longest_ns, total_ns)
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let stats = &metrics.hot_lock;
+        // A round that panics takes the lock twice, and counts up once.
+        assert_eq!(*lock.lock(), THREADS * EACH);
+        let taken = THREADS * (EACH + EACH / 100) + 1;
+        assert_eq!(stats.acquisitions.load(Relaxed), taken);
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+        let (wait_ns, hold_ns) = (read(&stats.total_wait_ns), read(&stats.total_hold_ns));
+        let (longest_ns, total_ns) =
+            seen.iter().fold((0, 0), |sum, thread| (sum.0.max(thread.0), sum.1 + thread.1));
+        assert!(wait_ns + hold_ns <= total_ns, "more was counted than took place");
+        assert!(hold_ns > 0 && read(&stats.max_hold_ns) <= longest_ns);
+        assert!(read(&stats.max_wait_ns) <= longest_ns && read(&stats.max_wait_ns) <= wait_ns);
+        assert!(
+            hold_ns <= taken * read(&stats.max_hold_ns),
+            "some hold was longer than the maximum"
+        );
+        assert!(wait_ns <= read(&stats.contentions) * read(&stats.max_wait_ns) + 1_000 * taken);
+        assert!(read(&stats.contentions) <= taken);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The world of the models: the names and signatures of `native`, on loom.
+//! The world of the models: the names and signatures of `native`, on loom or on shuttle, which have
+//! the same names for what is used of them here.
 //!
-//! loom has no bounded channel, no deadline and no clock. A mailbox is a mutex and two condition
-//! variables; a deadline never passes; the clock stands still.
+//! Neither has a bounded channel of that kind, a deadline or a clock. A mailbox is a mutex and two
+//! condition variables; a deadline never passes; the clock stands still.
 
 use std::{
     collections::VecDeque,
@@ -13,16 +14,22 @@ use std::{
     task::{Poll, Waker},
 };
 
+#[cfg(loom)]
+use loom as checker;
+#[cfg(shuttle)]
+use shuttle as checker;
+
 use super::{Patience, Received, Spin, wake};
 
 /// Atomics.
 pub mod atomic {
-    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    pub use super::checker::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 }
 
 /// Cells whose access rules loom checks.
+#[cfg(loom)]
 pub mod cell {
-    pub use loom::cell::UnsafeCell;
+    pub use super::checker::cell::UnsafeCell;
 }
 
 /// Time stands still in a model.
@@ -32,7 +39,7 @@ pub fn now_ns() -> u64 {
 
 /// Runs `future` to its end on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    loom::future::block_on(future)
+    checker::future::block_on(future)
 }
 
 /// [`block_on`]: no deadline ever passes.
@@ -77,18 +84,18 @@ pub(super) fn are_wakes_lost() -> bool {
 
 const UNPOISONED: &str = "a panic ends the model, so nobody sees a poisoned lock";
 
-/// loom's mutex with parking_lot's interface.
+/// The checker's mutex with parking_lot's interface.
 #[derive(Debug, Default)]
-pub struct Mutex<T>(loom::sync::Mutex<T>);
+pub struct Mutex<T>(checker::sync::Mutex<T>);
 
 /// Guard of a [`Mutex`].
 #[derive(Debug)]
-pub struct MutexGuard<'a, T>(loom::sync::MutexGuard<'a, T>);
+pub struct MutexGuard<'a, T>(checker::sync::MutexGuard<'a, T>);
 
 impl<T> Mutex<T> {
     /// Wraps a value.
     pub fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
+        Self(checker::sync::Mutex::new(value))
     }
 
     /// Waits for the lock.
@@ -116,22 +123,22 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// loom's read-write lock with parking_lot's interface.
+/// The checker's read-write lock with parking_lot's interface.
 #[derive(Debug, Default)]
-pub struct RwLock<T>(loom::sync::RwLock<T>);
+pub struct RwLock<T>(checker::sync::RwLock<T>);
 
 /// Shared guard of a [`RwLock`].
 #[derive(Debug)]
-pub struct RwLockReadGuard<'a, T>(loom::sync::RwLockReadGuard<'a, T>);
+pub struct RwLockReadGuard<'a, T>(checker::sync::RwLockReadGuard<'a, T>);
 
 /// Exclusive guard of a [`RwLock`].
 #[derive(Debug)]
-pub struct RwLockWriteGuard<'a, T>(loom::sync::RwLockWriteGuard<'a, T>);
+pub struct RwLockWriteGuard<'a, T>(checker::sync::RwLockWriteGuard<'a, T>);
 
 impl<T> RwLock<T> {
     /// Wraps a value.
     pub fn new(value: T) -> Self {
-        Self(loom::sync::RwLock::new(value))
+        Self(checker::sync::RwLock::new(value))
     }
 
     /// Waits for shared access.
@@ -197,7 +204,7 @@ pub fn produce_ahead<T: Send, E>(
 
 /// A running model thread.
 #[derive(Debug)]
-pub struct Thread(loom::thread::JoinHandle<()>);
+pub struct Thread(checker::thread::JoinHandle<()>);
 
 impl Thread {
     /// Starts a thread.
@@ -205,12 +212,12 @@ impl Thread {
     /// # Errors
     /// None in a model.
     pub fn spawn(_name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        Ok(Self(loom::thread::spawn(body)))
+        Ok(Self(checker::thread::spawn(body)))
     }
 
     /// Whether the caller runs on this thread.
     pub fn is_current(&self) -> bool {
-        self.0.thread().id() == loom::thread::current().id()
+        self.0.thread().id() == checker::thread::current().id()
     }
 
     /// Waits for its end.
@@ -227,9 +234,9 @@ struct Queue<T> {
 }
 
 struct Shared<T> {
-    queue: loom::sync::Mutex<Queue<T>>,
-    not_empty: loom::sync::Condvar,
-    not_full: loom::sync::Condvar,
+    queue: checker::sync::Mutex<Queue<T>>,
+    not_empty: checker::sync::Condvar,
+    not_full: checker::sync::Condvar,
 }
 
 /// The sending side of a mailbox.
@@ -246,9 +253,9 @@ pub struct Inbox<T> {
 pub fn mailbox<T>(capacity: usize) -> (Outbox<T>, Inbox<T>) {
     let queue = Queue { letters: VecDeque::new(), capacity, senders: 1, receiver_gone: false };
     let shared = Arc::new(Shared {
-        queue: loom::sync::Mutex::new(queue),
-        not_empty: loom::sync::Condvar::new(),
-        not_full: loom::sync::Condvar::new(),
+        queue: checker::sync::Mutex::new(queue),
+        not_empty: checker::sync::Condvar::new(),
+        not_full: checker::sync::Condvar::new(),
     });
     (Outbox(Arc::clone(&shared)), Inbox { shared, spin: None })
 }
@@ -373,10 +380,10 @@ enum Slot<T> {
 }
 
 /// The right to answer one request, once.
-pub struct Reply<T>(Arc<loom::sync::Mutex<Slot<T>>>);
+pub struct Reply<T>(Arc<checker::sync::Mutex<Slot<T>>>);
 
 /// Where the answer to one request arrives.
-pub struct Answer<T>(Arc<loom::sync::Mutex<Slot<T>>>);
+pub struct Answer<T>(Arc<checker::sync::Mutex<Slot<T>>>);
 
 impl<T> fmt::Debug for Reply<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -393,11 +400,11 @@ impl<T> fmt::Debug for Answer<T> {
 /// A channel for one answer.
 #[must_use]
 pub fn one_shot<T>() -> (Reply<T>, Answer<T>) {
-    let slot = Arc::new(loom::sync::Mutex::new(Slot::Waiting(None)));
+    let slot = Arc::new(checker::sync::Mutex::new(Slot::Waiting(None)));
     (Reply(Arc::clone(&slot)), Answer(slot))
 }
 
-fn settle<T>(slot: &loom::sync::Mutex<Slot<T>>, new: Slot<T>) {
+fn settle<T>(slot: &checker::sync::Mutex<Slot<T>>, new: Slot<T>) {
     let mut guard = slot.lock().expect(UNPOISONED);
     if let Slot::Waiting(waker) = &mut *guard {
         let waker = waker.take();

@@ -136,7 +136,7 @@ impl fmt::Display for Damage {
 
 impl Damage {
     /// Whether this is damage only because nobody looked to the end.
-    #[cfg(all(feature = "internals", not(loom)))]
+    #[cfg(all(feature = "internals", not(any(loom, shuttle))))]
     pub(crate) fn is_cut_short(&self) -> bool {
         self.evidence == Evidence::SearchCutShort
     }

@@ -95,7 +95,6 @@ pub enum Mark {
     Done(usize),
 }
 
-#[derive(Debug)]
 struct State {
     volume: Volume,
     /// Who holds the lock of a file: a handle alone, or several.
@@ -109,6 +108,16 @@ struct State {
     forgotten: Option<Kind>,
     /// The numbers of the operations that failed.
     failed: Vec<usize>,
+    watcher: Option<Watcher>,
+}
+
+/// Called with what is asked for.
+type Watcher = Arc<dyn Fn(Kind, &Path) + Send + Sync>;
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("volume", &self.volume).finish_non_exhaustive()
+    }
 }
 
 /// A disk. Clones are the same disk.
@@ -140,6 +149,7 @@ impl SimDisk {
             plan: None,
             forgotten: None,
             failed: Vec::new(),
+            watcher: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -178,6 +188,19 @@ impl SimDisk {
     /// built upon this disk notices where one is missing.
     pub fn forget(&self, kind: Kind) {
         self.state().forgotten = Some(kind);
+    }
+
+    /// Has `watcher` called before each write, sync and removal, on the thread that asks for it. It may
+    /// keep that thread waiting.
+    pub fn watch(&self, watcher: impl Fn(Kind, &Path) + Send + Sync + 'static) {
+        self.state().watcher = Some(Arc::new(watcher));
+    }
+
+    fn tell(&self, kind: Kind, path: &Path) {
+        let watcher = self.state().watcher.clone();
+        if let Some(watcher) = watcher {
+            watcher(kind, path);
+        }
     }
 
     /// Nothing fails any more.
@@ -395,6 +418,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.tell(Kind::Remove, path);
         let state = &mut *self.state();
         state.ask_simple(Kind::Remove, path)?;
         state.file(path)?;
@@ -450,6 +474,8 @@ impl Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let kind = if self.target == Entry::Dir { Kind::SyncDir } else { Kind::Sync };
+        self.disk.tell(kind, &self.path);
         let state = &mut *self.disk.state();
         match self.target {
             Entry::Dir => {
@@ -500,6 +526,7 @@ impl DiskFile for Handle {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.disk.tell(Kind::Write, &self.path);
         let state = &mut *self.disk.state();
         let written = match state.ask(Kind::Write, &self.path) {
             Some(Fault::Errno(errno)) => return Err(io::Error::from_raw_os_error(errno)),

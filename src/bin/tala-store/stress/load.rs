@@ -198,6 +198,8 @@ impl Episode<'_> {
         reader.look_everything_up()?;
         append(&mut calls, reader.calls);
         engine.close()?;
+        drop(engine);
+        check_threads()?;
         Ok((calls, worked))
     }
 

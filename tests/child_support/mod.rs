@@ -24,14 +24,18 @@ pub fn child_dir() -> Option<PathBuf> {
     env::var_os(CHILD_DIR).map(PathBuf::from)
 }
 
-/// This program, to run the one test `name` on `dir`, after `shell` where that is not empty.
-pub fn child(name: &str, dir: &Path, shell: &str) -> Command {
+/// This program, to run the one test `name` of `module` (its `module_path!()`) on `dir`, after `shell`
+/// where that is not empty.
+pub fn child(module: &str, name: &str, dir: &Path, shell: &str) -> Command {
     let program = env::current_exe().unwrap();
+    // Tests are named without the program that they are in.
+    let (_, module) = module.split_once("::").unwrap();
+    let name = format!("{module}::{name}");
     let mut command = Command::new("sh");
     command
         .args(["-c", &format!("{shell} exec \"$@\""), "sh"])
         .arg(program)
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
         .env(CHILD_DIR, dir);
     command
 }

@@ -1,0 +1,106 @@
+//! Crash images of recovery itself: a store is left by a cut, opened, and the power is cut again
+//! after every single change that opening makes; and what that leaves is opened, and cut once more.
+//! What a store has once told its user that it holds, it holds ever after.
+//!
+//! `TALA_CRASH_SEEDS` sets the choices for each cut, `TALA_CRASH_SEED` makes others of them.
+
+use std::path::Path;
+
+use crate::common::{Model, Random, as_imported, intent, legacy_frame};
+use crate::crash::{
+    Image, STORE, Scenario, Step::*, choices, cut_the_opening, images, seed, sweep,
+};
+use crate::simulated::{Event, SimDisk};
+use tala_store::Durability;
+
+/// Of the images that the first cut leaves, one in so many is opened, and that cut short everywhere.
+const FIRST: u64 = 16;
+/// Of those that the second leaves, one in so many.
+const SECOND: u64 = 24;
+
+fn cut_recoveries(scenario: &Scenario, disk: &SimDisk) {
+    let start = disk.volume();
+    let run = scenario.run(disk);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    drop(run);
+    let states = scenario.states();
+    let mut random = Random::new(seed());
+    let (mut firsts, mut seconds) = (Vec::new(), 0);
+    let events: Vec<Event> = disk.events();
+    images(scenario, &start, &events, choices(), &mut |image| {
+        if random.bits().is_multiple_of(FIRST) {
+            firsts.push(image);
+        }
+    });
+    let counts = sweep(scenario, |hand_out| {
+        for first in &firsts {
+            let mut chosen: Vec<Image> = Vec::new();
+            cut_the_opening(scenario, &states, first, choices() / 8, &mut |second| {
+                if random.bits().is_multiple_of(SECOND) {
+                    chosen.push(second.clone());
+                }
+                hand_out(second);
+            });
+            for second in chosen {
+                seconds += 1;
+                cut_the_opening(scenario, &states, &second, 2, hand_out);
+            }
+        }
+    });
+    println!(
+        "{}: {} recoveries cut everywhere, {seconds} of the next ones too, {} choices of what \
+         survives, {} images",
+        scenario.name,
+        firsts.len(),
+        counts.choices,
+        counts.images,
+    );
+    assert!(!firsts.is_empty() && seconds > 0, "nothing was tried");
+}
+
+#[test]
+fn of_logs_and_segments() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let scenario = Scenario {
+            name: "recovery of logs and segments",
+            durability,
+            hot_capacity: 4,
+            log_bytes_max: 1 << 20,
+            before: Model::default(),
+            steps: vec![
+                Open,
+                Batch(1..4),
+                Insert(4),
+                Outcome(1),
+                Batch(5..8),
+                Remove(2),
+                Close,
+                Open,
+                Insert(8),
+                Replace(1, 1),
+                Flush,
+                Batch(9..12),
+            ],
+        };
+        cut_recoveries(&scenario, &SimDisk::new());
+    }
+}
+
+#[test]
+fn of_an_import() {
+    let rows: Vec<_> = (1..8).map(|number| as_imported(intent(number))).collect();
+    let mut before = Model::default();
+    rows.iter().for_each(|row| before.insert(row.clone()));
+    let log: Vec<u8> = rows.iter().flat_map(legacy_frame).collect();
+    let disk = SimDisk::new();
+    disk.put(&Path::new(STORE).join("current.wal"), &log);
+    let scenario = Scenario {
+        name: "recovery of an import",
+        durability: Durability::Sync,
+        hot_capacity: 100,
+        log_bytes_max: 1 << 20,
+        before,
+        steps: vec![Open, Insert(100), Remove(2)],
+    };
+    cut_recoveries(&scenario, &disk);
+}

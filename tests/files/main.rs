@@ -22,6 +22,7 @@ mod a_link_that_leads_nowhere_is_refused;
 mod a_log_of_which_nothing_counts_is_set_aside;
 mod a_lost_log_is_damage;
 mod a_lost_manifest_is_damage_after_an_import_too;
+mod a_panic_is_told_to_everyone_who_waits;
 mod a_power_cut_loses_nothing_acknowledged;
 mod a_repair_is_led_astray_by_no_stray_file;
 mod a_repair_of_a_directory_of_the_original;

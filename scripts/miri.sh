@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Runs the tests of the rooms that have `unsafe` code under miri, which sees undefined behaviour of any
+# kind in what it runs: aliasing, provenance, alignment, races. Of the kernels that is the portable
+# code; mapped files and foreign functions (simsimd) it cannot run.
+# Optional: needs a nightly toolchain with the components miri and rust-src.
+#   scripts/miri.sh [FILTER ...]   tests whose names have a FILTER in them, instead of those below
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if ! cargo +nightly miri --version > /dev/null 2>&1; then
+    echo "there is no nightly toolchain with miri: rustup component add --toolchain nightly miri rust-src" >&2
+    exit 1
+fi
+if [ $# -eq 0 ]; then
+    set -- index::arena:: index::columns:: index::rows:: index::zeroed:: kernels::
+fi
+# Bounds of proptest read files, which miri forbids unless it is told; seeds of theirs are of no use here.
+MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation}" PROPTEST_CASES="${PROPTEST_CASES:-2}" \
+    cargo +nightly miri test --lib --target-dir target/miri -- "$@"

@@ -11,7 +11,7 @@ if ! cargo +nightly miri --version > /dev/null 2>&1; then
     exit 1
 fi
 if [ $# -eq 0 ]; then
-    set -- index::arena:: index::columns:: index::rows:: index::zeroed:: kernels::
+    set -- index::columns:: index::rows:: index::zeroed:: kernels::
 fi
 # Bounds of proptest read files, which miri forbids unless it is told; seeds of theirs are of no use here.
 MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation}" PROPTEST_CASES="${PROPTEST_CASES:-2}" \

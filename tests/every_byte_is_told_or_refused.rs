@@ -4,6 +4,8 @@
 //! them asks for memory beyond what the files are worth.
 //!
 //! `TALA_EVERY_BYTE=1` tries all; without it, a part that is spread evenly. The counts are printed.
+//!
+//! A program of its own, as it measures what the process asks for.
 
 mod common;
 

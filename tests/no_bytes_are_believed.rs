@@ -5,6 +5,8 @@
 //! `TALA_FUZZ=N` gives the number of inputs made for each target, `TALA_FUZZ_SEED` makes others
 //! (without it they are the same in every run, so that a change is never refused for an input that
 //! the code before it fails on as well), `TALA_FUZZ_SEEDS=1` writes the seeds anew.
+//!
+//! A program of its own, as it measures the memory of the process.
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;

@@ -1,5 +1,5 @@
 //! The page that Prometheus reads, read by a parser that is not ours, and held against the engine's own
-//! numbers.
+//! numbers. A program of its own, as a recorder of the `metrics` facade is that of its process.
 
 mod common;
 

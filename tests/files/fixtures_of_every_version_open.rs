@@ -1,7 +1,7 @@
 //! Every format version that was ever written is kept as a small directory in `tests/fixtures`, with a
 //! list of what it holds, and must open for ever.
 //!
-//! A new version gets a new directory: `TALA_WRITE_FIXTURE=NAME cargo test --test
+//! A new version gets a new directory: `TALA_WRITE_FIXTURE=NAME cargo test --test files
 //! fixtures_of_every_version_open` writes `tests/fixtures/NAME` with what the build writes now, and
 //! refuses to touch one that is there. It is then committed, and never changed.
 

@@ -81,7 +81,7 @@ fn panic_at(actor: &'static str, at: usize) -> bool {
     for number in &acknowledged {
         assert!(engine.get(id(*number)).unwrap().is_some(), "reads do not go on");
     }
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         let closed = engine.close();
         assert_eq!(closed.is_err(), done.load(SeqCst) > at, "{closed:?}");
         if let Err(error) = closed {

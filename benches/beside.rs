@@ -42,6 +42,10 @@ mod measure {
     /// Rows that may wait to be linked: an ingest at full speed is as fast as they are linked then.
     const LAG_MAX: usize = 1_000;
 
+    /// The locks that readers take.
+    const LOCK_WAITS: [(&str, Timing); 2] =
+        [("intents_lock", Timing::IntentsLockWait), ("index_map_lock", Timing::IndexMapLockWait)];
+
     /// What readers took.
     struct Times {
         search: Histogram<u64>,
@@ -194,7 +198,7 @@ mod measure {
         let options = StorageEngine::options(DIM).index_threads(1).index_lag_max(LAG_MAX);
         let engine = indexed(options, intents(rows));
         let next = AtomicUsize::new(rows);
-        let before = engine.histograms().snapshot();
+        let mut waits = LOCK_WAITS.map(|_| Times::new().look_up);
         let (mut beside_ingest, mut beside_burning) = (Times::new(), Times::new());
         for turn in 0..turns {
             let writers_ns: [AtomicU64; WRITERS] = Default::default();
@@ -203,12 +207,17 @@ mod measure {
                 Box::new(|end| writer_ns.store(ingest(&engine, &next, end), SeqCst))
             });
             let others = writers.collect();
+            let before = engine.histograms().snapshot();
             beside_ingest.add(&beside(&engine, rows, length, others));
             let length_ns = since.elapsed().as_nanos() as f64;
             let engine_ns =
                 engine_ns().into_iter().zip(before_ns).map(|(now, before)| now - before);
             let all_ns = engine_ns.chain(writers_ns.iter().map(|writer_ns| writer_ns.load(SeqCst)));
             let shares: Vec<_> = all_ns.map(|ns| ns as f64 / length_ns).collect();
+            let recorded = engine.histograms().snapshot().since(&before);
+            for ((_, timing), waits) in LOCK_WAITS.iter().zip(&mut waits) {
+                waits.add(recorded.get(*timing)).unwrap();
+            }
             // What is left to link is no part of the next turn.
             engine.wait_indexed().unwrap();
             let burners =
@@ -225,12 +234,7 @@ mod measure {
         beside_burning.tell("beside burning threads");
         beside_ingest.tell_ratio(&beside_burning, 1.5);
         println!("locks");
-        let waits = engine.histograms().snapshot().since(&before);
-        for (name, timing) in [
-            ("intents_lock", Timing::IntentsLockWait),
-            ("index_map_lock", Timing::IndexMapLockWait),
-        ] {
-            let waits = waits.get(timing);
+        for ((name, _), waits) in LOCK_WAITS.iter().zip(waits) {
             let us = |quantile| waits.value_at_quantile(quantile) as f64 / 1e3;
             let verdict = if us(0.999) <= 1e3 { "kept" } else { "missed" };
             println!(

@@ -105,6 +105,12 @@ fn a_sync_that_does_nothing_is_noticed() {
 }
 
 #[test]
+fn an_answer_before_the_write_is_noticed() {
+    let model = "acknowledged::acknowledged_means_visible_and_logged";
+    must_fail(model, "an answer before the write", "acknowledged, but");
+}
+
+#[test]
 fn an_answer_before_the_publication_is_noticed() {
     let model = "acknowledged::acknowledged_means_visible_and_logged";
     must_fail(model, "publication", "acknowledged, but get does not find it");

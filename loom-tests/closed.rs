@@ -29,18 +29,16 @@ fn check_answer(world: &World, number: u8, answer: Result<(), TalaError>) {
 fn inserts_beside_a_close_are_on_disk_or_refused() {
     explore("inserts_beside_a_close_are_on_disk_or_refused", || {
         let world = quietly(|| Arc::new(World::new(&setup())));
-        let other = {
+        let others = [1, 2].map(|number| {
             let world = Arc::clone(&world);
-            loom::thread::spawn(move || {
-                let answer = world.insert(2);
-                check_answer(&world, 2, answer);
-            })
-        };
-        let answer = world.insert(1);
-        check_answer(&world, 1, answer);
+            loom::thread::spawn(move || (number, world.insert(number)))
+        });
         world.close();
-        other.join().unwrap();
+        let answers = others.map(|other| other.join().unwrap());
         quietly(|| {
+            for (number, answer) in answers {
+                check_answer(&world, number, answer);
+            }
             assert!(world.insert(3).unwrap_err().is_closed());
             drop(world);
         });
@@ -55,8 +53,10 @@ fn a_caller_that_left_before_a_close_leaves_all_of_its_intent_or_nothing() {
             let world = Arc::clone(&world);
             loom::thread::spawn(move || world.insert_and_leave(1))
         };
-        let answer = world.insert(2);
-        check_answer(&world, 2, answer);
+        if !is_broken("sync") {
+            let answer = world.insert(2);
+            check_answer(&world, 2, answer);
+        }
         world.close();
         leaving.join().unwrap();
         quietly(|| {
@@ -97,8 +97,9 @@ fn a_flush_beside_a_close_has_its_segment_or_is_refused() {
 fn a_close_that_does_not_wait_for_the_disk_is_noticed() {
     let model = "closed::inserts_beside_a_close_are_on_disk_or_refused";
     must_fail(model, "sync", "answered as done, but not on disk");
+    // The other insert is not asked after, so that the one that was left is.
     let model = "closed::a_caller_that_left_before_a_close_leaves_all_of_its_intent_or_nothing";
-    must_fail(model, "sync", "not on disk");
+    must_fail(model, "sync", "not on disk, or the reverse");
 }
 
 #[test]

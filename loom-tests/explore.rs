@@ -16,7 +16,8 @@ const ORDINARY_BOUND: usize = 2;
 /// What a run of a model has wrong on purpose, if anything.
 const BREAK: &str = "TALA_MODEL_BREAK";
 
-/// Whether this run has `what` wrong on purpose.
+/// Whether this run has `what` wrong on purpose: in a model or its collaborators, as the code asks for
+/// itself (`sync::is_broken`).
 pub fn is_broken(what: &str) -> bool {
     env::var(BREAK).is_ok_and(|broken| broken == what)
 }
@@ -56,13 +57,13 @@ const RECORDED: [(&str, u64); 35] = [
     ("a_mark_that_cannot_be_synced_is_told_to_everyone", 2_696),
     ("a_refused_step_into_the_next_log_is_told_to_everyone", 2_696),
     ("a_dying_builder_is_told_to_everyone", 37_588),
-    ("inserts_beside_a_close_are_on_disk_or_refused", 39_443),
+    ("inserts_beside_a_close_are_on_disk_or_refused", 528_954),
     ("a_caller_that_left_before_a_close_leaves_all_of_its_intent_or_nothing", 7_667),
     ("a_flush_beside_a_close_has_its_segment_or_is_refused", 13_038),
 ];
 
 /// Explores every execution of `model` that the bound on preemptions allows, and prints how many
-/// there were. Fails where they are far fewer than are recorded: a model can become empty unseen.
+/// there were. Fails where they are a tenth fewer than are recorded: a model can become empty unseen.
 pub fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let count = Arc::new(AtomicU64::new(0));
     let mut builder = loom::model::Builder::new();
@@ -77,11 +78,11 @@ pub fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
         });
     }
     let count = count.load(Relaxed);
-    println!("{name}: {count} executions in {:.1?}", since.elapsed());
     let recorded = RECORDED.iter().find(|(recorded, _)| *recorded == name);
     let (_, expected) = recorded.expect("each model's executions are recorded");
+    println!("{name}: {count} executions in {:.1?} ({expected} recorded)", since.elapsed());
     assert!(
-        bound < ORDINARY_BOUND || count >= expected / 2,
+        bound < ORDINARY_BOUND || count >= expected - expected / 10,
         "{name} has become small: {count} executions, where there were {expected}"
     );
 }

@@ -191,6 +191,13 @@ fn a_row_that_is_visible_before_it_is_written_is_noticed() {
 fn a_watermark_that_is_raised_too_early_is_noticed() {
     let model = "graph::a_walk_finds_what_is_visible_once";
     must_fail(model, "watermark", "visible, but in neither graph nor tail");
+    must_fail(model, "the watermark before the links", "visible, but in neither graph nor tail");
+}
+
+#[test]
+fn a_row_from_the_graph_and_from_the_tail_is_noticed() {
+    let model = "graph::a_walk_finds_what_is_visible_once";
+    must_fail(model, "rows past the watermark in the graph", "found twice");
 }
 
 #[test]

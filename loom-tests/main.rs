@@ -2,15 +2,15 @@
 //!
 //! They run the production code of the rooms, on the files of [`disk`]. Each model is named after
 //! the promise that it checks, and each promise has tests that break it on purpose: a model runs
-//! again, in a process of its own, with a collaborator that does not keep its word, and has to
-//! fail.
+//! again, in a process of its own, with a line of the production code wrong (`sync::is_broken`) or with
+//! a collaborator that does not keep its word, and has to fail.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom -C debug-assertions" LOOM_MAX_PREEMPTIONS=2 \
 //!     cargo test --release --no-default-features --test loom --target-dir target/loom
 //! ```
 //!
-//! All of them take two and a half minutes on two cores. How many executions each has is printed,
+//! All of them take four minutes on two cores. How many executions each has is printed,
 //! held against what is recorded in [`explore`], and listed with promise and mutation in
 //! ARCHITECTURE.md.
 //!

@@ -83,4 +83,5 @@ fn no_log_goes_before_its_segment_is_published() {
 fn a_log_that_goes_too_early_is_noticed() {
     let model = "removed::no_log_goes_before_its_segment_is_published";
     must_fail(model, "removal", "a log went before its segment");
+    must_fail(model, "logs removed before the manifest", "a log went before its segment");
 }

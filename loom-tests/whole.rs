@@ -117,6 +117,11 @@ fn a_map_without_the_time_index_is_noticed() {
 }
 
 #[test]
+fn rows_before_their_maps_are_noticed() {
+    must_fail(MODEL, "rows visible before the maps", "the search found what get does not");
+}
+
+#[test]
 fn half_of_a_batch_is_noticed() {
     must_fail(MODEL, "batch", "half of a batch");
 }

@@ -39,9 +39,15 @@ shuttle() {
 }
 
 # Not to measure, but to see that all of them run, and that recall is what it has to be. What
-# criterion is about to do matters only to who waits for it.
+# criterion is about to do matters only to who waits for it. Without the tool, which no bench runs and
+# which would be compiled for them with all that it needs.
 benches() {
-    cargo bench --quiet -- --quick --quiet 2>&1 | grep -v '^Benchmarking '
+    cargo bench --quiet --no-default-features -- --quick --quiet 2>&1 | grep -v '^Benchmarking '
+}
+
+# The tool as the tests have built it: the lints have seen it as users build it.
+demo() {
+    "${CARGO_TARGET_DIR:-target}/debug/tala-store" demo
 }
 
 step "Rust version" check_rust_version
@@ -50,6 +56,7 @@ step "Formatting of the comparison" cargo fmt --manifest-path benches/peers/Carg
 step "Formatting of the service" cargo fmt --manifest-path examples/ingest-service/Cargo.toml --check
 step "Formatting of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml --check
 step "Lints" cargo clippy --workspace --all-targets -- -D warnings
+step "Lints as users build it" cargo clippy -p tala-store --lib --bins -- -D warnings
 step "Lints without the tool" cargo clippy -p tala-store --lib --no-default-features -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 # The stress test on threads has half a minute here.
@@ -70,6 +77,6 @@ if [ "${TALA_SERVICE:-0}" = 1 ]; then
         cargo clippy --manifest-path examples/ingest-service/Cargo.toml --all-targets -- -D warnings
     step "Tests of the service" cargo test --manifest-path examples/ingest-service/Cargo.toml --quiet
 fi
-step "Demo" cargo run --quiet --features "$all_features" -- demo
+step "Demo" demo
 
 printf '\nAll checks passed in %s s.\n' "$SECONDS"

@@ -11,7 +11,7 @@ use crate::{
     index::{ArenaWriter, IndexLetter},
     metrics::record_stage,
     segment::{FlushLetter, HotBuffer, HotOp},
-    sync::{Outbox, Reply, atomic::Ordering, now_ns},
+    sync::{Outbox, Reply, atomic::Ordering, is_broken, now_ns},
     wal::{CommitSink, Cut, LogOp, Staged},
 };
 
@@ -81,6 +81,9 @@ impl Publisher {
     /// Makes the slice visible as a whole.
     fn publish_slice(&mut self) {
         let view = &*self.view;
+        if is_broken("rows visible before the maps") {
+            view.index.visible.store(self.last.0, Ordering::Release);
+        }
         let is_followed = {
             let mut index_map = view.index_map.write();
             let mut intents = view.intents.write();

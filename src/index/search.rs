@@ -21,6 +21,7 @@ use super::{
 use crate::{
     distance::Vector,
     kernels::{Probe, dots4},
+    sync::is_broken,
 };
 
 /// What is asked.
@@ -90,7 +91,10 @@ pub fn nearest<M: Metric>(graph: &Graph<M>, query: Query<'_>, view: View) -> Ans
     let is_exact =
         live < query.exact_below || ef.saturating_mul(2) >= live || M::is_placeless(vector);
     if !is_exact {
-        let accept = |row: RowId| row < view.linked && graph.arena().is_visible(row, view.snapshot);
+        let accept = |row: RowId| {
+            (row < view.linked || is_broken("rows past the watermark in the graph"))
+                && graph.arena().is_visible(row, view.snapshot)
+        };
         answer.visited = graph.search(vector, ef, accept, &mut best);
         answer.is_walked = true;
         answer.scanned = scan::<M>(graph.arena(), vector, view, view.linked, &mut best);

@@ -20,7 +20,7 @@ use crate::{
     files::DirLock,
     ids::{FileNumber, SeqNo},
     metrics::{Instruments, Timing, record_stage},
-    sync::{Inbox, Mutex, Reply, now_ns},
+    sync::{Inbox, Mutex, Reply, is_broken, now_ns},
     trace,
 };
 
@@ -182,6 +182,9 @@ impl<E: Embeddings> SegmentStore for DiskSegments<E> {
             entry.bytes
         };
         let retired = manifest.retire_logs(log, last_seq);
+        if is_broken("logs removed before the manifest") {
+            retired.iter().cloned().for_each(&self.retire_log);
+        }
         manifest.synced_seq = manifest.synced_seq.max(last_seq);
         manifest.publish(&self.dir)?;
         *self.manifest.lock() = manifest;

@@ -10,7 +10,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Poll, Waker},
 };
 
@@ -68,6 +68,14 @@ pub fn give_way(_budget_ns: u64, mut is_done: impl FnMut() -> bool) -> bool {
 /// Runs `f`. A panic in a model is a finding, so it goes on up.
 pub fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     Ok(f())
+}
+
+/// Whether the code is wrong on purpose at this place, whose name `TALA_MODEL_BREAK` has: what the
+/// models must notice. It is part of no execution's state.
+pub fn is_broken(place: &str) -> bool {
+    static BROKEN: OnceLock<Option<String>> = OnceLock::new();
+    let broken = BROKEN.get_or_init(|| std::env::var("TALA_MODEL_BREAK").ok());
+    broken.as_deref() == Some(place)
 }
 
 /// Whether wakes are lost, on purpose; of no execution's state.

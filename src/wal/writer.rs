@@ -19,7 +19,7 @@ use crate::{
     ids::{FileNumber, IdMap, SeqNo},
     metrics::{Instruments, Timing, TrackedMutex, record_stage},
     options::Durability,
-    sync::{Inbox, Patience, Received, Reply, give_way, now_ns},
+    sync::{Inbox, Patience, Received, Reply, give_way, is_broken, now_ns},
 };
 
 /// A round takes letters until it has this many bytes of records; a larger single request makes a
@@ -317,6 +317,9 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
     fn commit(&mut self) -> Result<(), StopCause> {
         // A thread of ours may have died since the last round: from then on nothing is answered.
         self.fate.check().map_err(StopCause::Failed)?;
+        if is_broken("an answer before the write") {
+            self.round.answers.drain(..).for_each(|(reply, applies)| reply.send(applies));
+        }
         self.write().map_err(StopCause::Failed)?;
         let (publishes, since_ns) = (!self.round.staged.is_empty(), now_ns());
         self.sink.publish(&mut self.round.staged)?;

@@ -59,7 +59,7 @@ use crate::{
     options::EngineOptions,
     segment::Manifest,
     sync::{
-        Mutex, Spin,
+        Mutex, Spin, Stopwatch,
         atomic::{AtomicBool, Ordering},
         deadline_ns, now_ns,
     },
@@ -401,9 +401,9 @@ impl IntentStore for StorageEngine {
     fn get(&self, id: IntentId) -> Result<Option<Intent>, TalaError> {
         let inner = self.inner()?;
         inner.check_readable()?;
-        let since_ns = now_ns();
+        let watch = Stopwatch::start();
         let found = inner.view.get(&id);
-        inner.view.metrics.record_since(Timing::Get, since_ns);
+        inner.view.metrics.record(Timing::Get, watch.elapsed_ns());
         Ok(found)
     }
 
@@ -418,9 +418,9 @@ impl IntentStore for StorageEngine {
     fn query_temporal(&self, range: TimeRange) -> Result<Vec<Intent>, TalaError> {
         let inner = self.inner()?;
         inner.check_readable()?;
-        let since_ns = now_ns();
+        let watch = Stopwatch::start();
         let found = inner.view.range(range);
-        inner.view.metrics.record_since(Timing::Temporal, since_ns);
+        inner.view.metrics.record(Timing::Temporal, watch.elapsed_ns());
         Ok(found)
     }
 

@@ -22,8 +22,10 @@ mod model;
 pub use model::*;
 
 mod spin;
+mod stopwatch;
 
 pub use spin::Spin;
+pub use stopwatch::Stopwatch;
 
 /// Wakes a task. A waker is not ours: whatever it does, a panic included, it must not keep the
 /// thread that wakes it from waking the others.

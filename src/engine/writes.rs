@@ -12,7 +12,7 @@ use crate::{
     ids::RowId,
     index::IndexLetter,
     metrics::Timing,
-    sync::{Answer, now_ns, one_shot},
+    sync::{Answer, Stopwatch, now_ns, one_shot},
     wal::{BatchPlace, Encoded, LogOp, PreparedOp, Request, Room, WalLetter, WriteRequest},
 };
 
@@ -48,9 +48,9 @@ impl Inner {
         let record_bytes = Encoded::insert_len(&intent);
         check_size("record_bytes_max", record_bytes, self.options.record_bytes_max)?;
         let encoded = if self.is_persistent() {
-            let since_ns = now_ns();
+            let watch = Stopwatch::start();
             let encoded = Encoded::insert(&intent, place)?;
-            self.view.metrics.record_since(Timing::Encode, since_ns);
+            self.view.metrics.record(Timing::Encode, watch.elapsed_ns());
             Some(encoded)
         } else {
             None

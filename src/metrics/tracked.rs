@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Instruments, LockStats, StorageMetrics, Timing};
-use crate::sync::{self, now_ns};
+use crate::sync::{self, Stopwatch};
 
 /// The five locks of the engine, in the order in which one thread may take them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -80,7 +80,7 @@ struct Recorder<'a> {
     metrics: &'a Instruments,
     rank: LockRank,
     wait_ns: u64,
-    since_ns: u64,
+    hold: Stopwatch,
 }
 
 impl<'a> Recorder<'a> {
@@ -91,23 +91,23 @@ impl<'a> Recorder<'a> {
         wait: impl FnOnce() -> G,
     ) -> (G, Self) {
         held::enter(rank);
-        let (guard, wait_ns, since_ns) = match attempt() {
-            Some(guard) => (guard, 0, now_ns()),
+        let (guard, wait_ns, hold) = match attempt() {
+            Some(guard) => (guard, 0, Stopwatch::start()),
             None => {
-                let asked_ns = now_ns();
+                let asked = Stopwatch::start();
                 let guard = wait();
-                let since_ns = now_ns();
-                (guard, since_ns.saturating_sub(asked_ns), since_ns)
+                let (wait_ns, hold) = asked.lap();
+                (guard, wait_ns, hold)
             }
         };
         rank.stats(metrics).record_acquisition(wait_ns);
-        (guard, Self { metrics, rank, wait_ns, since_ns })
+        (guard, Self { metrics, rank, wait_ns, hold })
     }
 }
 
 impl Drop for Recorder<'_> {
     fn drop(&mut self) {
-        let hold_ns = now_ns().saturating_sub(self.since_ns);
+        let hold_ns = self.hold.elapsed_ns();
         self.rank.stats(self.metrics).record_release(hold_ns);
         // The wait too only now that nobody waits for it to be written down.
         self.metrics.record(Timing::wait_for(self.rank), self.wait_ns);
@@ -204,21 +204,32 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
+    use crate::sync::now_ns;
 
     #[test]
-    fn every_guard_counts_once_even_when_its_holder_panics() {
-        let metrics = Arc::new(Instruments::default());
+    fn every_guard_counts_once_even_when_its_holder_returns_early_or_panics() {
+        let metrics = Arc::new(Instruments::recording());
         let lock = TrackedRwLock::new(1, &metrics, LockRank::Intents);
         drop(lock.read());
         *lock.write() += 1;
+        let early = || -> Option<u32> {
+            let guard = lock.write();
+            let none: Option<u32> = None;
+            none?;
+            Some(*guard)
+        };
+        assert_eq!(early(), None);
         let panicked = sync::catch_panic(|| {
             let _guard = lock.read();
             panic!("while holding");
         });
         assert!(panicked.is_err());
         assert_eq!(*lock.read(), 2);
-        assert_eq!(metrics.intents_lock.acquisitions.load(Relaxed), 4);
+        assert_eq!(metrics.intents_lock.acquisitions.load(Relaxed), 5);
         assert!(metrics.intents_lock.total_hold_ns.load(Relaxed) > 0);
+        for timing in [Timing::IntentsLockWait, Timing::IntentsLockHold] {
+            assert_eq!(metrics.histograms().get(timing).len(), 5, "{}", timing.name());
+        }
     }
 
     #[test]

@@ -21,7 +21,10 @@ const RULES: [(&str, &[&str]); 22] = [
     // To leave the disk to others for a moment, and never to wait for something.
     ("sleep(", &["sync/native.rs"]),
     ("simsimd::", &["distance.rs"]),
-    ("unsafe {", &["index/rows.rs", "index/zeroed.rs", "kernels", "mapping.rs"]),
+    (
+        "unsafe {",
+        &["index/rows.rs", "index/zeroed.rs", "kernels", "mapping.rs", "sync/stopwatch/ticks.rs"],
+    ),
     ("std::fs::", &["disk"]),
     ("File::open", &["disk/real.rs"]),
     ("fs::File", &["disk/real.rs", "mapping.rs"]),

@@ -6,7 +6,7 @@ use tala_core::TalaError;
 
 use crate::{
     disk::Flaw,
-    explore::{explore, is_broken, must_fail, quietly},
+    explore::{explore, explore_within, is_broken, must_fail, quietly},
     world::{Setup, World, id},
 };
 
@@ -27,7 +27,7 @@ fn check_answer(world: &World, number: u8, answer: Result<(), TalaError>) {
 
 #[test]
 fn inserts_beside_a_close_are_on_disk_or_refused() {
-    explore("inserts_beside_a_close_are_on_disk_or_refused", || {
+    explore_within(1, "inserts_beside_a_close_are_on_disk_or_refused", || {
         let world = quietly(|| Arc::new(World::new(&setup())));
         let others = [1, 2].map(|number| {
             let world = Arc::clone(&world);

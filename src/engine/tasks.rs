@@ -4,6 +4,9 @@
 //! sends the same one letter. So dropping one is safe at any point: before the letter nothing has
 //! happened, and after it the letter has all that it needs.
 //!
+//! They stand in line at the gates, as threads do. One whose turn has come and that is neither polled
+//! again nor dropped keeps everyone behind it waiting, threads as well.
+//!
 //! Wakers are called on the engine's threads, so a task that is polled right there must not make a
 //! call that waits for the engine, such as `insert` or `flush`.
 
@@ -27,6 +30,9 @@ impl StorageEngine {
     ///
     /// Its waker is called on one of the engine's threads, so a task that is polled right there
     /// must not make a call that waits for the engine, such as `insert` or `flush`.
+    ///
+    /// Once polled it stands in line with all other writers. So keep polling it or drop it: while it
+    /// is woken and left alone, whoever stands behind it waits, blocking callers among them.
     pub fn insert_async(
         &self,
         intent: Intent,

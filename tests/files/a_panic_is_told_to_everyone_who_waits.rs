@@ -1,6 +1,6 @@
-//! A panic on a thread of the engine, at each of its writes, syncs and removals in turn: whoever waits is answered with
-//! the cause, later writes are refused, reads go on, `close` and `Drop` end, and what was acknowledged is
-//! there when the store is opened again.
+//! A panic on a thread of the engine, at each of its writes, syncs and removals in turn: whoever waits is
+//! answered with the cause, later writes are refused, reads go on, `close` and `Drop` end, and what was
+//! acknowledged is there when the store is opened again.
 
 use std::{
     collections::BTreeSet,

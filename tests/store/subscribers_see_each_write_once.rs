@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::pin,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
     task::{Context, Waker},
     thread,
     time::{Duration, Instant},
@@ -16,6 +19,9 @@ use tala_core::{Intent, IntentId, IntentStore};
 use tala_store::{
     CommittedWrite as Write, Delivery, EngineOptions, SeqNo, StorageEngine, Subscription,
 };
+
+/// Longer than anything here takes: who waits so long waits in vain.
+const LONG: Duration = Duration::from_secs(30);
 
 fn options() -> EngineOptions {
     StorageEngine::options(DIM)
@@ -52,7 +58,7 @@ impl Replica {
     /// Follows until the engine has ended, beginning anew where it was too slow.
     fn follow(mut self, engine: &StorageEngine, mut writes: Subscription) -> Self {
         loop {
-            match writes.next() {
+            match writes.next_timeout(LONG) {
                 Delivery::Write(seq, write) => self.apply(seq, write),
                 Delivery::Ended => return self,
                 Delivery::Lagged { oldest } => {
@@ -294,15 +300,16 @@ fn one_who_waits_is_told_of_a_failure_of_any_thread() {
     let engine = options().open(dir.path()).unwrap();
     let mut writes = engine.subscribe(SeqNo::FIRST).unwrap();
     engine.insert(intent(1)).unwrap();
-    let waiting = thread::spawn(move || {
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || {
         assert!(matches!(writes.next(), Delivery::Write(..)));
-        writes.next()
+        sender.send(writes.next())
     });
     // The flusher cannot write the segment, and the log's writer has nothing to do.
     std::fs::create_dir(dir.file("segment_000001.tbf.tmp")).unwrap();
     std::fs::create_dir(dir.file("segment_000001.tbf")).unwrap();
     engine.flush().unwrap_err();
-    assert_eq!(waiting.join().unwrap(), Delivery::Ended);
+    assert_eq!(ended.recv_timeout(LONG), Ok(Delivery::Ended));
     let _ = engine.close();
     for name in ["segment_000001.tbf.tmp", "segment_000001.tbf"] {
         let _ = std::fs::remove_dir(dir.file(name));

@@ -28,7 +28,7 @@ use crate::{
     options::{Durability, EngineOptions, OpenProgress},
     segment::{DiskSegments, FlushActor, Manifest, segment_name},
     sync::{
-        Mutex, Spin,
+        Mutex, Spin, Stopwatch,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         awake_mailbox, mailbox, one_shot,
     },
@@ -253,6 +253,7 @@ fn start(
         arena: arena_writer, intents, index_map, hot, last_seq, log_bytes, report, ..
     } = recovered;
     let arena = Arc::clone(arena_writer.arena());
+    Stopwatch::prepare();
     let instruments =
         if options.histograms { Instruments::recording() } else { Instruments::default() };
     let metrics = Arc::new(instruments);

@@ -309,6 +309,9 @@ mod tests {
         let (wait_ns, hold_ns) = (read(&stats.total_wait_ns), read(&stats.total_hold_ns));
         let (longest_ns, total_ns) =
             seen.iter().fold((0, 0), |sum, thread| (sum.0.max(thread.0), sum.1 + thread.1));
+        // By another clock, which goes by so much more or less.
+        let (longest_ns, total_ns) =
+            (longest_ns + longest_ns / 1_000 + 1, total_ns + total_ns / 1_000 + 1);
         assert!(wait_ns + hold_ns <= total_ns, "more was counted than took place");
         assert!(hold_ns > 0 && read(&stats.max_hold_ns) <= longest_ns);
         assert!(read(&stats.max_wait_ns) <= longest_ns && read(&stats.max_wait_ns) <= wait_ns);

@@ -19,6 +19,12 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
+    /// Has stopwatches go by the counter from about a tenth of a second on, where there is one that may
+    /// be trusted. It may read a file, so it is for who opens an engine, and holds no lock.
+    pub fn prepare() {
+        ticks::prepare();
+    }
+
     /// Begins now.
     #[inline]
     #[must_use]
@@ -78,6 +84,8 @@ mod ticks {
         0
     }
 
+    pub(super) fn prepare() {}
+
     pub(super) fn look(_: u64) {}
 }
 
@@ -94,6 +102,7 @@ mod tests {
 
     /// Runs until stopwatches go by the counter, or have not for so long that none here is trusted.
     fn let_the_rate_be_known() {
+        Stopwatch::prepare();
         let begun = Instant::now();
         while ticks::rate().is_none() && begun.elapsed().as_millis() < 1_000 {
             let _ = Stopwatch::start().elapsed_ns();

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What may stand in the library only where one of these paths begins.
-const RULES: [(&str, &[&str]); 22] = [
+const RULES: [(&str, &[&str]); 23] = [
     ("std::thread", &["sync"]),
     ("std::sync::Mutex", &["sync"]),
     ("std::sync::RwLock", &["sync"]),
@@ -26,6 +26,8 @@ const RULES: [(&str, &[&str]); 22] = [
         &["index/rows.rs", "index/zeroed.rs", "kernels", "mapping.rs", "sync/stopwatch/ticks.rs"],
     ),
     ("std::fs::", &["disk"]),
+    // Which clock the kernel goes by.
+    ("fs::read", &["disk", "sync/stopwatch/ticks.rs"]),
     ("File::open", &["disk/real.rs"]),
     ("fs::File", &["disk/real.rs", "mapping.rs"]),
     ("OpenOptions::", &["disk/real.rs"]),

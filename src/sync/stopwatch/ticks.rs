@@ -5,7 +5,7 @@
 //! processors agree. A virtual machine that is moved to one with another pace is expected to
 //! hide the first or to scale the counter, as hypervisors do.
 //!
-//! Nobody waits for the rate. The first who looks notes both clocks, and whoever looks
+//! Nobody waits for the rate. Who opens an engine notes both clocks, and whoever looks
 //! [`BASELINE_NS`] later or more notes them again: the rate is the quotient of the two
 //! differences. It is kept once it is sure to 1 in 100,000. The kernel may slew its own clock against the
 //! counter by 1 in 2,000 at most; together that is what [`Stopwatch`](super::Stopwatch) promises.
@@ -32,7 +32,9 @@ const CLOCK_OF_THE_KERNEL: &str =
 /// wrote it, so it orders nothing.
 static RATE: AtomicU64 = AtomicU64::new(0);
 /// When the rate may be known, in nanoseconds of [`now_ns`].
-static LOOK_AT_NS: AtomicU64 = AtomicU64::new(0);
+static LOOK_AT_NS: AtomicU64 = AtomicU64::new(u64::MAX);
+/// The first note; `None` where the counter is not trusted.
+static FIRST: OnceLock<Option<Note>> = OnceLock::new();
 
 /// How long a tick is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,9 +64,18 @@ pub(super) fn now() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Takes the first note where the counter is trusted, which takes a look at a file of the kernel's.
+pub(super) fn prepare() {
+    FIRST.get_or_init(|| {
+        let first = is_trusted().then(Note::take)?;
+        LOOK_AT_NS.store(first.ns.saturating_add(BASELINE_NS), Relaxed);
+        Some(first)
+    });
+}
+
 /// Finds out the rate if it is time to; `now_ns` is the time.
 pub(super) fn look(now_ns: u64) {
-    // Once all of it is known, this is all that is left of it.
+    // Where there is nothing to find out any more, this is all that is left of it.
     if now_ns >= LOOK_AT_NS.load(Relaxed) {
         look_closely(now_ns);
     }
@@ -72,21 +83,13 @@ pub(super) fn look(now_ns: u64) {
 
 #[cold]
 fn look_closely(now_ns: u64) {
-    static FIRST: OnceLock<Option<Note>> = OnceLock::new();
-    let Some(first) = FIRST.get_or_init(|| is_trusted().then(Note::take)) else {
-        LOOK_AT_NS.store(u64::MAX, Relaxed);
-        return;
-    };
-    let since_first_ns = now_ns.saturating_sub(first.ns);
-    if since_first_ns < BASELINE_NS {
-        LOOK_AT_NS.store(first.ns + BASELINE_NS, Relaxed);
-        return;
-    }
+    let Some(Some(first)) = FIRST.get() else { return };
     // Others need not try beside this one.
     LOOK_AT_NS.store(now_ns.saturating_add(BASELINE_NS), Relaxed);
     if let Some(Rate(rate)) = Note::take().rate_since(first) {
         // Of two that found one the first stays.
         let _ = RATE.compare_exchange(0, rate, Relaxed, Relaxed);
+        LOOK_AT_NS.store(u64::MAX, Relaxed);
     }
 }
 

@@ -29,6 +29,23 @@ fn with_outcome(number: u8, version: Intent) -> Intent {
     Intent { outcome: Some(outcome(number)), ..version }
 }
 
+/// Has another thread replace the intent and a third one look, while this one does `this`.
+fn beside_a_replacement(look: fn(&World), this: impl FnOnce(&World)) -> Arc<World> {
+    let world = quietly(new_world);
+    let other = {
+        let world = Arc::clone(&world);
+        loom::thread::spawn(move || world.put(replacement(2)).unwrap())
+    };
+    let observer = {
+        let world = Arc::clone(&world);
+        loom::thread::spawn(move || look(&world))
+    };
+    this(&world);
+    other.join().unwrap();
+    observer.join().unwrap();
+    world
+}
+
 fn look_at_times(world: &World) {
     let range = world.view.range(EVER);
     assert_eq!(range.len(), 1, "a range has two of one id, or none");
@@ -59,18 +76,9 @@ fn check_everywhere(world: &World, winner: &Intent) {
 #[test]
 fn of_two_replacements_one_wins_everywhere() {
     explore("of_two_replacements_one_wins_everywhere", || {
-        let world = quietly(new_world);
-        let other = {
-            let world = Arc::clone(&world);
-            loom::thread::spawn(move || world.put(replacement(2)).unwrap())
-        };
-        let observer = {
-            let world = Arc::clone(&world);
-            loom::thread::spawn(move || look_at_times(&world))
-        };
-        world.put(replacement(3)).unwrap();
-        other.join().unwrap();
-        observer.join().unwrap();
+        let world = beside_a_replacement(look_at_times, |world| {
+            world.put(replacement(3)).unwrap();
+        });
         quietly(|| {
             let [second, third] = [2, 3].map(|number| {
                 let replacement = replacement(number);
@@ -88,18 +96,9 @@ fn of_two_replacements_one_wins_everywhere() {
 #[test]
 fn an_outcome_and_a_replacement_leave_one_of_them_everywhere() {
     explore("an_outcome_and_a_replacement_leave_one_of_them_everywhere", || {
-        let world = quietly(new_world);
-        let other = {
-            let world = Arc::clone(&world);
-            loom::thread::spawn(move || world.put(replacement(2)).unwrap())
-        };
-        let observer = {
-            let world = Arc::clone(&world);
-            loom::thread::spawn(move || look_by_id(&world))
-        };
-        world.attach(id(1), outcome(9)).unwrap();
-        other.join().unwrap();
-        observer.join().unwrap();
+        let world = beside_a_replacement(look_by_id, |world| {
+            world.attach(id(1), outcome(9)).unwrap();
+        });
         quietly(|| {
             let place = |number| {
                 let bytes = outcome(number).latency_ns.to_le_bytes();

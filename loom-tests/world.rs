@@ -13,7 +13,7 @@ use tala_store::{
         PreparedOp, Publisher, Query, Request, RowId, SeqNo, Shared, Staged, TrackedMutex, View,
         WalActor, WalLetter, WriteRequest, search, spawn,
         sync::{
-            Inbox, Patience, Reply, Spin,
+            Answer, Inbox, Patience, Reply, Spin,
             atomic::{AtomicU32, AtomicU64, Ordering},
             awake_mailbox, mailbox, one_shot,
         },
@@ -119,7 +119,7 @@ impl Setup {
     }
 }
 
-/// An engine without its index builder.
+/// An engine without its facade, with a flusher and an index builder where the setup asks for them.
 pub struct World {
     pub view: Arc<View>,
     pub fate: Arc<Fate>,
@@ -206,11 +206,16 @@ impl World {
         self.write(LogOp::Outcome { id, outcome }, encoded, None)
     }
 
-    fn write(&self, op: LogOp, encoded: Encoded, lag: Option<Permit>) -> Result<(), TalaError> {
+    fn ask(&self, op: LogOp, encoded: Encoded, lag: Option<Permit>) -> Answer<bool> {
         let op = PreparedOp { op, encoded: Some(encoded) };
         let (reply, answer) = one_shot();
         let request = WriteRequest { ops: vec![op], room: [None, None], lag, sent_ns: 0, reply };
         self.send(WalLetter::Write(request));
+        answer
+    }
+
+    fn write(&self, op: LogOp, encoded: Encoded, lag: Option<Permit>) -> Result<(), TalaError> {
+        let answer = self.ask(op, encoded, lag);
         let answer = match &self.spin {
             Some(spin) => answer.wait_awake(spin),
             None => answer.wait(),
@@ -222,17 +227,7 @@ impl World {
     pub fn insert_and_leave(&self, number: u8) {
         let intent = intent(number);
         let encoded = Encoded::insert(&intent, BatchPlace::SINGLE).unwrap();
-        let op = PreparedOp { op: LogOp::Insert(intent), encoded: Some(encoded) };
-        let (reply, answer) = one_shot();
-        let room = [None, None];
-        self.send(WalLetter::Write(WriteRequest {
-            ops: vec![op],
-            room,
-            lag: None,
-            sent_ns: 0,
-            reply,
-        }));
-        drop(answer);
+        drop(self.ask(LogOp::Insert(intent), encoded, None));
     }
 
     /// What `close` does first: it has the log's writer finish.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of the rooms that have `unsafe` code under miri, which sees undefined behaviour of any
-# kind in what it runs: aliasing, provenance, alignment, races. Of the kernels that is the portable
+# Runs the tests of rooms that have `unsafe` code, as far as miri can, under miri, which sees undefined
+# behaviour of any kind in what it runs: aliasing, provenance, alignment, races. Of the kernels that is the portable
 # code; mapped files and foreign functions (simsimd) it cannot run.
 # Optional: needs a nightly toolchain with the components miri and rust-src.
 #   scripts/miri.sh [FILTER ...]   tests whose names have a FILTER in them, instead of those below
@@ -13,6 +13,6 @@ fi
 if [ $# -eq 0 ]; then
     set -- index::columns:: index::rows:: index::zeroed:: kernels::
 fi
-# Bounds of proptest read files, which miri forbids unless it is told; seeds of theirs are of no use here.
+# proptest looks for files of earlier failures, which miri refuses unless it is told not to.
 MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation}" PROPTEST_CASES="${PROPTEST_CASES:-2}" \
     cargo +nightly miri test --lib --target-dir target/miri -- "$@"

@@ -2,7 +2,8 @@
 //!
 //! Whole engines of the production code on the simulated disk of the integration tests: eight writers
 //! insert, replace, attach outcomes, remove and flush, four readers look all the time. Each schedule is
-//! drawn by shuttle from a seed of its own, which is told where one fails and replays it:
+//! drawn by shuttle from a seed of its own, which is told where one fails and replays it. All its atomics
+//! are sequentially consistent: weaker orders are for loom to explore.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg shuttle -C debug-assertions" \

@@ -38,11 +38,12 @@ shuttle() {
         cargo test --release --no-default-features --test shuttle --target-dir target/shuttle "$@"
 }
 
-# Not to measure, but to see that all of them run, and that recall is what it has to be. What
-# criterion is about to do matters only to who waits for it. Without the tool, which no bench runs and
-# which would be compiled for them with all that it needs.
+# Not to measure, but to see that all of them run, and that recall is what it has to be. So they are built
+# as the tests are, from what those have already built and with their assertions. What criterion is about
+# to do matters only to who waits for it.
 benches() {
-    cargo bench --quiet --no-default-features -- --quick --quiet 2>&1 | grep -v '^Benchmarking '
+    cargo bench --quiet --profile dev --package tala-store --features "$all_features" -- --quick --quiet 2>&1 |
+        grep -v '^Benchmarking '
 }
 
 # The tool as the tests have built it: the lints have seen it as users build it.
@@ -50,7 +51,16 @@ demo() {
     "${CARGO_TARGET_DIR:-target}/debug/tala-store" demo
 }
 
+# Those of the workspace, and of the crates that stand outside of it and are not all built here.
+lock_files() {
+    local manifest
+    for manifest in Cargo.toml benches/peers/Cargo.toml examples/ingest-service/Cargo.toml fuzz/Cargo.toml; do
+        cargo metadata --locked --format-version 1 --manifest-path "$manifest" >/dev/null
+    done
+}
+
 step "Rust version" check_rust_version
+step "Lock files" lock_files
 step "Formatting" cargo fmt --all --check
 step "Formatting of the comparison" cargo fmt --manifest-path benches/peers/Cargo.toml --check
 step "Formatting of the service" cargo fmt --manifest-path examples/ingest-service/Cargo.toml --check

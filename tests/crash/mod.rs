@@ -9,6 +9,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, mpsc::sync_channel},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tala_core::{IntentStore, TalaError};
@@ -16,7 +18,7 @@ use tala_store::{Durability, EngineOptions, StorageEngine, rooms::verify_on};
 
 use crate::{
     common::{DIM, Model, id, intent, outcome, version},
-    simulated::{Event, Mark, SimDisk, Volume},
+    simulated::{Event, Kind, Mark, SimDisk, Volume},
 };
 
 /// The directory of the store on its disk.
@@ -43,6 +45,8 @@ pub enum Step {
     Remove(u64),
     Sync,
     Flush,
+    /// Waits until the log has been synced without being asked to, as the level `Interval` promises.
+    Elapse,
     /// Closes it in good order.
     Close,
 }
@@ -56,13 +60,13 @@ impl Step {
             Self::Batch(numbers) => numbers.clone().for_each(|number| model.insert(intent(number))),
             Self::Outcome(number) => model.attach(id(*number), outcome(*number)),
             Self::Remove(number) => model.remove(id(*number)),
-            Self::Open | Self::Sync | Self::Flush | Self::Close => {}
+            Self::Open | Self::Sync | Self::Flush | Self::Elapse | Self::Close => {}
         }
     }
 
     /// Whether everything before it is durable when it is done, at any level.
     fn syncs(&self) -> bool {
-        matches!(self, Self::Sync | Self::Flush | Self::Close)
+        matches!(self, Self::Sync | Self::Flush | Self::Elapse | Self::Close)
     }
 
     fn perform(
@@ -75,13 +79,17 @@ impl Step {
             *engine = Some(scenario.open(disk)?);
             return Ok(());
         }
+        if let Self::Elapse = self {
+            wait_for_sync(disk);
+            return Ok(());
+        }
         self.take(engine.as_ref().expect("a scenario opens its store first"))
     }
 
     /// Takes this step on an open store.
     pub fn take(&self, store: &StorageEngine) -> Result<(), TalaError> {
         match self {
-            Self::Open => {}
+            Self::Open | Self::Elapse => {}
             Self::Insert(number) => drop(store.insert(intent(*number))?),
             Self::Replace(number, which) => drop(store.insert(version(*number, *which))?),
             Self::Batch(numbers) => {
@@ -94,6 +102,26 @@ impl Step {
             Self::Close => store.close()?,
         }
         Ok(())
+    }
+}
+
+/// Waits until everything that has been written to the log is synced.
+fn wait_for_sync(disk: &SimDisk) {
+    let since = Instant::now();
+    loop {
+        let asked = disk.asked();
+        let last = asked.iter().rev().find(|(kind, path)| {
+            let is_log = path.extension().is_some_and(|extension| extension == "wal");
+            is_log && [Kind::Write, Kind::Sync].contains(kind)
+        });
+        if last.is_none_or(|(kind, _)| *kind == Kind::Sync) {
+            return;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(30),
+            "the interval is over, and nothing synced"
+        );
+        thread::yield_now();
     }
 }
 

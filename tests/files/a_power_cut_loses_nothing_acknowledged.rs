@@ -80,6 +80,25 @@ fn at_the_level_interval() {
     cut_everywhere(&scenario, &SimDisk::new());
 }
 
+/// The log is synced by the clock, at any moment between two steps, and asked for nothing.
+#[test]
+fn at_the_level_interval_when_its_time_is_up() {
+    let mut steps = Vec::new();
+    for step in writes().into_iter().filter(|step| !matches!(step, Sync)) {
+        let is_third = steps.len() % 4 == 3;
+        steps.push(step);
+        if is_third {
+            steps.push(Elapse);
+        }
+    }
+    for interval in [Duration::from_nanos(1), Duration::from_millis(5)] {
+        let durability = Durability::Interval(interval);
+        let name = "interval that elapses";
+        let scenario = Scenario { durability, ..scenario(name, closed(steps.clone())) };
+        cut_everywhere(&scenario, &SimDisk::new());
+    }
+}
+
 #[test]
 fn at_the_level_os() {
     let durability = Durability::Os;

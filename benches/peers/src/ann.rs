@@ -205,5 +205,5 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let records = Records::create(out, "ann", &machine)?;
     let (peers, records) = driver::measure(&options, &data, &names, records)?;
     report::print(&options, &data, &peers, &records);
-    report::plot(&options, &peers, &records)
+    report::plot(&options, &data, &peers, &records)
 }

@@ -19,6 +19,7 @@ mod clients;
 pub mod contest;
 mod disk;
 mod fjall;
+mod grouped;
 mod okaywal;
 mod payload;
 mod redb;
@@ -191,7 +192,9 @@ impl Driver<'_> {
         }
         if self.wants(Part::Reopen) {
             for contestant in self.turn(contest::REOPENED, round) {
-                self.reopening(round, contestant)?;
+                for times in contest::sizes(contestant) {
+                    self.reopening(round, contestant, self.options.reopen_records * times)?;
+                }
             }
         }
         Ok(())
@@ -265,9 +268,13 @@ impl Driver<'_> {
         self.judge(contestant, &place, outcome.checked, outcome.missing)
     }
 
-    fn reopening(&mut self, round: u32, contestant: &'static Contestant) -> Result<(), Failure> {
-        let count = self.options.reopen_records;
-        let place = format!("reopen, {}", contestant.label);
+    fn reopening(
+        &mut self,
+        round: u32,
+        contestant: &'static Contestant,
+        count: u64,
+    ) -> Result<(), Failure> {
+        let place = format!("reopen, {}, {count} records", contestant.label);
         let opened = match trial::reopening(contestant, count, &self.scratch) {
             Ok(opened) => opened,
             Err(error) => return self.failed(round, contestant, &place, error),

@@ -98,6 +98,11 @@ impl Machine {
         }
     }
 
+    /// Day and commit, for a plot.
+    pub fn stamp(&self) -> String {
+        format!("{}, commit {}", date(self.unix_time_s), self.commit)
+    }
+
     /// A few lines for the head of a report.
     pub fn describe(&self) -> String {
         format!(

@@ -141,7 +141,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         });
     }
     print_tables(options, &records, &chosen, rows);
-    draw(&common.out, &curves, &chosen)?;
+    draw(&common.out, &curves, &chosen, records.stamp())?;
     for worker in &mut workers {
         let Closed { acknowledged, stored } = worker.ask(&Request::Close)?;
         if stored != acknowledged {
@@ -326,16 +326,17 @@ fn median_curve(curves: &[Curve], name: &str, kind: Kind) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn draw(out: &Path, curves: &[Curve], names: &[&str]) -> Result<(), Failure> {
+fn draw(out: &Path, curves: &[Curve], names: &[&str], stamp: &str) -> Result<(), Failure> {
     for kind in KINDS {
         let series: Vec<Series> = names
             .iter()
-            .filter_map(|name| {
-                let points = median_curve(curves, name, kind);
-                (!points.is_empty()).then(|| Series { name: (*name).to_owned(), points })
+            .map(|name| Series {
+                name: (*name).to_owned(),
+                points: median_curve(curves, name, kind),
             })
             .collect();
         let axes = Axes {
+            subtitle: stamp,
             title: &format!("{}: latency from the moment a request is due", kind.name()),
             x: "share of requests",
             y: "no longer than, us",

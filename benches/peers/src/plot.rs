@@ -36,6 +36,8 @@ pub enum Scale {
 pub struct Axes<'a> {
     /// Above the plot.
     pub title: &'a str,
+    /// Above the legend, in short lines: of what, and when.
+    pub subtitle: &'a str,
     /// What lies along x, with its unit.
     pub x: &'a str,
     /// What lies along y, with its unit.
@@ -52,9 +54,11 @@ const SIZE: (u32, u32) = (960, 560);
 const LEGEND_WIDTH: u32 = 230;
 const TEXT: RGBColor = RGBColor(60, 60, 60);
 
-/// The colors of Okabe and Ito, which people with any color vision tell apart, best first.
-const COLORS: [RGBColor; 8] = [
-    RGBColor(213, 94, 0),
+/// Of the first line alone.
+const FIRST: RGBColor = RGBColor(213, 94, 0);
+
+/// The other colors of Okabe and Ito, which people with any color vision tell apart.
+const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
@@ -181,40 +185,56 @@ fn range(places: impl Iterator<Item = f64> + Clone) -> Option<(f64, f64)> {
 }
 
 /// Draws the lines to `path`, in the order given; the first has the strongest color and the widest
-/// line. Points that the scales cannot show are left out, as are series without points; without any
-/// point nothing is drawn.
+/// line. Points that the scales cannot show are left out, as are series without points, whose colors
+/// nobody else gets, so that plots of the same series have them in the same colors; without any point
+/// nothing is drawn.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn draw(path: &Path, axes: &Axes<'_>, series: &[Series]) -> Result<(), Failure> {
-    let placed: Vec<(&str, Vec<(f64, f64)>)> = series
+    let placed: Vec<Placed<'_>> = series
         .iter()
-        .map(|series| {
+        .enumerate()
+        .map(|(number, series)| {
             let points = series
                 .points
                 .iter()
                 .filter_map(|(x, y)| Some((axes.x_scale.place(*x)?, axes.y_scale.place(*y)?)));
-            (series.name.as_str(), points.collect::<Vec<_>>())
+            Placed { number, name: &series.name, points: points.collect() }
         })
-        .filter(|(_, points)| !points.is_empty())
+        .filter(|placed| !placed.points.is_empty())
         .collect();
-    let all = placed.iter().flat_map(|(_, points)| points);
+    let all = placed.iter().flat_map(|placed| &placed.points);
     let (Some(x), Some(y)) = (range(all.clone().map(|p| p.0)), range(all.map(|p| p.1))) else {
         return Ok(());
     };
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let (chart, legend) = root.split_horizontally(SIZE.0 - LEGEND_WIDTH);
+    let small = ("sans-serif", 13).into_font().color(&TEXT);
+    for (line, y) in axes.subtitle.lines().zip((12..).step_by(16)) {
+        legend.draw(&Text::new(line.to_owned(), (6, y), small.clone()))?;
+    }
     draw_lines(&chart, axes, x, y, &placed)?;
     draw_legend(&legend, &placed)?;
     root.present().map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(())
 }
 
+/// A line where it lies on linear axes.
+struct Placed<'a> {
+    /// Its place among all that were given.
+    number: usize,
+    name: &'a str,
+    points: Vec<(f64, f64)>,
+}
+
 fn style(number: usize) -> (ShapeStyle, bool) {
-    let width = if number == 0 { 3 } else { 2 };
-    // Past the last color they begin again, with open marks.
-    (COLORS[number % COLORS.len()].stroke_width(width), number < COLORS.len())
+    // Past the last color the others begin again, with open marks.
+    match number.checked_sub(1) {
+        None => (FIRST.stroke_width(3), true),
+        Some(other) => (COLORS[other % COLORS.len()].stroke_width(2), other < COLORS.len()),
+    }
 }
 
 fn draw_lines(
@@ -222,7 +242,7 @@ fn draw_lines(
     axes: &Axes<'_>,
     x: (f64, f64),
     y: (f64, f64),
-    placed: &[(&str, Vec<(f64, f64)>)],
+    placed: &[Placed<'_>],
 ) -> Result<(), Failure> {
     let mut chart = ChartBuilder::on(area)
         .caption(axes.title, ("sans-serif", 20).into_font().color(&TEXT))
@@ -243,8 +263,8 @@ fn draw_lines(
         .y_label_formatter(&|place| axes.y_scale.label(*place))
         .draw()?;
     // The first is drawn last, above all others.
-    for (number, (_, points)) in placed.iter().enumerate().rev() {
-        let (line, is_filled) = style(number);
+    for Placed { number, points, .. } in placed.iter().rev() {
+        let (line, is_filled) = style(*number);
         chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
         let mark = if is_filled { line.filled() } else { line };
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, mark)))?;
@@ -252,11 +272,11 @@ fn draw_lines(
     Ok(())
 }
 
-fn draw_legend(area: &Area<'_>, placed: &[(&str, Vec<(f64, f64)>)]) -> Result<(), Failure> {
+fn draw_legend(area: &Area<'_>, placed: &[Placed<'_>]) -> Result<(), Failure> {
     let text = ("sans-serif", 15).into_font().color(&TEXT).pos(Pos::new(HPos::Left, VPos::Center));
-    for (number, (name, _)) in placed.iter().enumerate() {
-        let y = 60 + 24 * number as i32;
-        let (line, is_filled) = style(number);
+    for (place, Placed { number, name, .. }) in placed.iter().enumerate() {
+        let y = 60 + 24 * place as i32;
+        let (line, is_filled) = style(*number);
         let mark = if is_filled { line.filled() } else { line };
         area.draw(&PathElement::new([(6, y), (34, y)], line))?;
         area.draw(&Circle::new((20, y), 4, mark))?;
@@ -294,6 +314,7 @@ mod tests {
         let path = dir.path().join("plot.svg");
         let axes = Axes {
             title: "Latency by clients",
+            subtitle: "of a test",
             x: "clients",
             y: "p99, us",
             x_scale: Scale::Log,
@@ -311,7 +332,7 @@ mod tests {
         )
         .unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
-        for text in ["Latency by clients", "p99, us", "ours", "theirs"] {
+        for text in ["Latency by clients", "of a test", "p99, us", "ours", "theirs"] {
             assert!(svg.contains(text), "{text}");
         }
         assert!(!svg.contains("empty"));

@@ -32,6 +32,7 @@ pub struct Record {
 /// Writes records to `DIR/NAME.jsonl` as they come, and keeps them for the tables.
 pub struct Records {
     bench: String,
+    stamp: String,
     file: BufWriter<File>,
     all: Vec<Record>,
 }
@@ -48,7 +49,12 @@ impl Records {
         let mut file = BufWriter::new(file);
         serde_json::to_writer(&mut file, machine)?;
         file.write_all(b"\n")?;
-        Ok(Self { bench: bench.to_owned(), file, all: Vec::new() })
+        Ok(Self { bench: bench.to_owned(), stamp: machine.stamp(), file, all: Vec::new() })
+    }
+
+    /// Day and commit of this run.
+    pub fn stamp(&self) -> &str {
+        &self.stamp
     }
 
     /// Adds one measurement.

@@ -90,7 +90,8 @@ impl Competitor for HnswRs {
         Opened {
             version: format!("{}, {}", version_of("hnsw_rs"), version_of("anndists")),
             how: "feature simdeez_f (AVX2 by run-time detection), DistDot on rows of unit length, \
-                  16 layers at most, capacity given; parallel_insert where threads are many; \
+                  16 layers at most, capacity given; parallel_insert where threads are many; its \
+                  set_searching_mode changes nothing in this version and is not called; \
                   distances are counted in a second, untimed index of the same rows"
                 .to_owned(),
             incremental: true,

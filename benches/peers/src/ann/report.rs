@@ -43,6 +43,22 @@ impl Calls {
     }
 }
 
+/// What a rate is a rate of.
+#[derive(Clone, Copy, PartialEq)]
+enum Clock {
+    Wall,
+    Processor,
+}
+
+impl Clock {
+    fn figure(self) -> &'static str {
+        match self {
+            Self::Wall => "qps",
+            Self::Processor => "qps_cpu",
+        }
+    }
+}
+
 /// Prints all tables.
 pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Records) {
     println!("## How they were run\n");
@@ -67,7 +83,7 @@ pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Record
          the log and for the links.\n",
         shares(peers, |peer| build_share(peer, records))
     );
-    let ours_over_theirs = at_levels(options, peers, records);
+    let ours_over_theirs = at_levels(options, peers, records, Clock::Wall);
     println!("## Queries per second at recall@{}, one thread\n\n{ours_over_theirs}", options.k);
     println!(
         "The ratio is ours over theirs, round by round: the median, and the spread in brackets. \
@@ -79,6 +95,16 @@ pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Record
         shares(peers, |peer| {
             records.median(peer.name, SWEEP, &[("threads", 1.0)], "cpu_share")
         })
+    );
+    println!(
+        "## Queries per second of processor time at recall@{}, one thread\n\n{}",
+        options.k,
+        at_levels(options, peers, records, Clock::Processor)
+    );
+    println!(
+        "What the process of each took, threads of its own included, while others that run on the \
+         machine do not count. The exact ratio of two rates needs a quiet machine still: caches \
+         and memory are shared.\n"
     );
     println!(
         "## The sweep, one thread (no wider beams from recall {RECALL_ENOUGH} on)\n\n{}",
@@ -94,7 +120,14 @@ pub fn print(options: &Options, data: &DataSet, peers: &[Peer], records: &Record
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn plot(options: &Options, peers: &[Peer], records: &Records) -> Result<(), Failure> {
+pub fn plot(
+    options: &Options,
+    data: &DataSet,
+    peers: &[Peer],
+    records: &Records,
+) -> Result<(), Failure> {
+    let subtitle =
+        format!("{} rows of dimension {}\n{}", data.base.len(), data.source.dim, records.stamp());
     let rates = peers.iter().map(|peer| {
         let calls = better_calls(options, peer, records);
         let points = median_sweep(options, peer, records, calls)
@@ -106,6 +139,7 @@ pub fn plot(options: &Options, peers: &[Peer], records: &Records) -> Result<(), 
     let title = format!("Recall against queries per second (k = {k}, one thread)");
     let axes = Axes {
         title: &title,
+        subtitle: &subtitle,
         x: &format!("recall@{k}"),
         y: "queries per second",
         x_scale: Scale::Nines,
@@ -127,14 +161,21 @@ pub fn plot(options: &Options, peers: &[Peer], records: &Records) -> Result<(), 
     )
 }
 
-/// The points within the plot. One that misses nothing at any width is a line across.
+/// The points within the plot, and the first beyond it. One that misses nothing at any width is a line across.
 fn shown(peer: &Peer, points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
-    if peer.has_ef() {
-        return points.filter(|point| RECALL_SHOWN.contains(&point.0)).collect();
+    let (first, last) = (*RECALL_SHOWN.start(), *RECALL_SHOWN.end());
+    if !peer.has_ef() {
+        return points.flat_map(|(_, y)| [(first, y), (last, y)]).collect();
     }
-    points
-        .flat_map(|(_, y)| [RECALL_SHOWN.start(), RECALL_SHOWN.end()].map(|recall| (*recall, y)))
-        .collect()
+    let mut shown = Vec::new();
+    for (recall, y) in points.filter(|point| point.0 >= first) {
+        shown.push((recall.min(last), y));
+        // The first beyond the plot stands at its edge, so that the line is seen to go on.
+        if recall >= last {
+            break;
+        }
+    }
+    shown
 }
 
 fn label(peer: &Peer, calls: Calls) -> String {
@@ -217,7 +258,7 @@ fn sweep_of(
     options: &Options,
     peer: &Peer,
     records: &Records,
-    calls: Calls,
+    (calls, clock): (Calls, Clock),
     round: usize,
 ) -> Vec<Point> {
     // Not every round has every width, so a place in a list of rounds would not do.
@@ -234,7 +275,7 @@ fn sweep_of(
         .iter()
         .filter_map(|&ef| {
             let values = &figures(ef)?.values;
-            Some(Point { recall: *values.get("recall")?, qps: *values.get("qps")? })
+            Some(Point { recall: *values.get("recall")?, qps: *values.get(clock.figure())? })
         })
         .collect()
 }
@@ -261,11 +302,11 @@ fn rates_at(
     options: &Options,
     peer: &Peer,
     records: &Records,
-    calls: Calls,
+    how: (Calls, Clock),
     level: f64,
 ) -> Vec<Option<f64>> {
     (0..options.common.rounds as usize)
-        .map(|round| qps_at(&sweep_of(options, peer, records, calls, round), level))
+        .map(|round| qps_at(&sweep_of(options, peer, records, how, round), level))
         .collect()
 }
 
@@ -285,7 +326,7 @@ fn better_calls(options: &Options, peer: &Peer, records: &Records) -> Calls {
     }
 }
 
-fn at_levels(options: &Options, peers: &[Peer], records: &Records) -> Table {
+fn at_levels(options: &Options, peers: &[Peer], records: &Records, clock: Clock) -> Table {
     let mut columns = vec![String::new(), "calls".to_owned()];
     for level in LEVELS {
         columns.extend([format!("{level:.2}"), "ours/theirs".to_owned()]);
@@ -300,7 +341,7 @@ fn at_levels(options: &Options, peers: &[Peer], records: &Records) -> Table {
         let calls = better_calls(options, peer, records);
         let mut cells = vec![peer.label(), calls.name().to_owned()];
         for level in LEVELS {
-            let theirs = rates_at(options, peer, records, calls, level);
+            let theirs = rates_at(options, peer, records, (calls, clock), level);
             let rates: Vec<f64> = theirs.iter().copied().flatten().collect();
             // Its narrowest beam already finds more: what it would reach at this level is unknown.
             let at_least = match median_sweep(options, peer, records, calls).first() {
@@ -314,7 +355,7 @@ fn at_levels(options: &Options, peers: &[Peer], records: &Records) -> Table {
                 ),
             );
             let ours = ours
-                .map(|ours| rates_at(options, ours, records, Calls::Single, level))
+                .map(|ours| rates_at(options, ours, records, (Calls::Single, clock), level))
                 .unwrap_or_default();
             let ratios: Vec<f64> = ours
                 .into_iter()

@@ -1,8 +1,8 @@
 //! `tala-store`: a [`StorageEngine`] in memory through its public interface, with its default
 //! options (which are `M` 16 and `ef_construction` 200), its metrics on as they always are. It does
 //! more than an index does: an insert stores the whole record, found by id and by time as well.
-//! Its rows are linked by one thread of its own whatever number of threads hands them over; its
-//! processor time has that thread and the log's in it.
+//! Its rows are handed over by one thread and linked by as many as the build is allowed
+//! (`index_threads`); its processor time has those and the log's in it.
 
 use std::{sync::atomic::Ordering::Relaxed, thread};
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    contest,
     payload::{Number, Payload},
     store::{Answer, Client, Closed, Open, Ran, Reopened, Request, Store, Until},
 };
@@ -33,7 +34,7 @@ impl Bench {
     fn answer(&mut self, request: Request) -> Result<Answer, Failure> {
         match request {
             Request::Open { dir, opening } => {
-                self.store = Some((self.open)(&dir, opening)?);
+                self.store = Some(contest::open(self.open, &dir, opening)?);
                 self.acknowledged.clear();
                 Ok(Answer::Done)
             }
@@ -52,7 +53,7 @@ impl Bench {
                 let first = sample(&acknowledged).next().ok_or("nothing was acknowledged")?;
                 let first = Payload::of(first);
                 let since = Instant::now();
-                let store = (self.open)(&dir, opening)?;
+                let store = contest::open(self.open, &dir, opening)?;
                 store.get(first.key())?;
                 let seconds = since.elapsed().as_secs_f64();
                 let (mut checked, mut missing) = (0, 0);
@@ -162,7 +163,7 @@ fn insert(
 mod tests {
     use super::*;
     use crate::log::{
-        contest::{self, Kind},
+        contest::Kind,
         store::{Level, Opening},
     };
 

@@ -1,10 +1,13 @@
 //! Who takes part in what, and how each was used.
 
+use std::path::Path;
+
 use super::{
-    bare, fjall, okaywal, redb, sled, sqlite,
-    store::{Level, Open, Opening},
+    bare, fjall, grouped, okaywal, redb, sled, sqlite,
+    store::{Level, Open, Opening, Store},
     tala,
 };
+use crate::Failure;
 
 /// What kind of thing a contestant is, since not all of them promise the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ impl Kind {
             Self::Ours | Self::Store => "",
             Self::NotPowerSafe => " (not power-safe)",
             Self::LogOnly => " (a log only)",
-            Self::Bound => " (a bound, no store)",
+            Self::Bound => " (a bare log, no store)",
         }
     }
 }
@@ -61,14 +64,14 @@ impl Contestant {
         Self { label, kind, opening: at(level), settle: false }
     }
 
-    const fn in_line(label: &'static str, level: Level) -> Self {
-        let opening = Opening { writers_in_line: true, ..at(level) };
+    const fn grouped(label: &'static str, level: Level) -> Self {
+        let opening = Opening { is_grouped: true, ..at(level) };
         Self { label, kind: Kind::Store, opening, settle: false }
     }
 }
 
 const fn at(level: Level) -> Opening {
-    Opening { level, index_may_lag: true, index_before_use: false, writers_in_line: false }
+    Opening { level, index_may_lag: true, index_before_use: false, is_grouped: false }
 }
 
 /// The family that is not a worker of this program.
@@ -80,8 +83,9 @@ pub const DURABLE: &[Contestant] = &[
     Contestant::ours("tala-store sync sustained", Level::Durable, true),
     Contestant::peer("fjall", Kind::Store, Level::Durable),
     Contestant::peer("redb", Kind::Store, Level::Durable),
+    Contestant::grouped("redb, grouped", Level::Durable),
     Contestant::peer("sqlite full", Kind::Store, Level::Durable),
-    Contestant::in_line("sqlite full, in line", Level::Durable),
+    Contestant::grouped("sqlite full, grouped", Level::Durable),
     Contestant::peer(ROCKSDB, Kind::Store, Level::Durable),
     Contestant::peer("sled", Kind::NotPowerSafe, Level::Durable),
     Contestant::peer("okaywal", Kind::LogOnly, Level::Durable),
@@ -97,7 +101,7 @@ pub const BUFFERED: &[Contestant] = &[
     Contestant::peer("fjall", Kind::Store, Level::Buffered),
     Contestant::peer("redb none", Kind::Store, Level::Buffered),
     Contestant::peer("sqlite normal", Kind::Store, Level::Buffered),
-    Contestant::in_line("sqlite normal, in line", Level::Buffered),
+    Contestant::grouped("sqlite normal, grouped", Level::Buffered),
     Contestant::peer(ROCKSDB, Kind::Store, Level::Buffered),
     Contestant::peer("sled", Kind::Store, Level::Buffered),
     Contestant::peer("bare-log", Kind::Bound, Level::Buffered),
@@ -130,6 +134,21 @@ pub const REOPENED: &[Contestant] = &[
     Contestant::peer("okaywal", Kind::LogOnly, Level::Durable),
 ];
 
+/// How many times the load of a fixed size it is opened again with: ours with twice as much too, which
+/// tells how opening grows.
+pub fn sizes(contestant: &Contestant) -> &'static [u64] {
+    let is_ours = contestant.kind == Kind::Ours && !contestant.opening.index_before_use;
+    if is_ours { &[1, 2] } else { &[1] }
+}
+
+/// Opens a store of `opener` as it is told to.
+///
+/// # Errors
+/// The store's own.
+pub fn open(opener: Open, dir: &Path, opening: Opening) -> Result<Box<dyn Store>, Failure> {
+    if opening.is_grouped { grouped::open(opener, dir, opening) } else { opener(dir, opening) }
+}
+
 /// How the worker of a family opens its store.
 pub fn opener(family: &str) -> Option<Open> {
     Some(match family {
@@ -154,8 +173,8 @@ pub const HOW: &[(&str, &str)] = &[
     ),
     (
         "tala-store",
-        "defaults; key, time, embedding (384 f32) and command are the 1,600 bytes. Burst: the \
-         index may lag and its thread shares the processors with the clients; what it lacks is \
+        "defaults, but for index_lag_max; key, time, embedding (384 f32) and command are the 1,600 bytes. Burst: the \
+         index may lag without limit and its thread shares the processors with the clients; what it lacks is \
          not counted. Sustained: inserts may be 1,000 rows ahead of the index, so that they wait at \
          the door for its pace; at most so many records as --sustained-records says, and the time \
          until every row is in the index counts",
@@ -169,15 +188,15 @@ pub const HOW: &[(&str, &str)] = &[
     (
         "redb",
         "a transaction for each insert, Durability::Immediate; one writer at a time and no group \
-         commit. Buffered: Durability::None",
+         commit of its own; grouped: as with SQLite. Buffered: Durability::None",
     ),
     (
         "sqlite",
         "WAL, synchronous FULL (NORMAL buffered: \"might roll back following a power loss\"), a \
          connection for each client, cached statement, busy timeout; it calls fdatasync where it was \
-         compiled with HAVE_FDATASYNC (see the flags above), else fsync, which costs it more; in \
-         line: the clients also take turns at a mutex of the program, which a user may add, so \
-         that nobody sleeps and looks again",
+         compiled with HAVE_FDATASYNC (see the flags above), else fsync, which costs it more; \
+         grouped: a thread of the program has the only connection and commits what all clients \
+         wait for in one transaction, which a user may add",
     ),
     (
         ROCKSDB,

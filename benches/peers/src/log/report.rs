@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     contest::{self, Contestant, HOW, Kind, ROCKSDB},
+    payload::RECORD_BYTES,
     rocksdb,
 };
 use crate::{
@@ -264,38 +265,44 @@ fn print_index(records: &Records, settings: &[Setting]) {
 }
 
 fn print_reopened(records: &Records, said: &Said, count: u64) {
-    let at = [("records", count as f64)];
     let mut table = Table::new([
         "reopen",
+        "records",
         "seconds to the first get",
         "spread",
         "us per record",
+        "MB of records a second",
         "bytes on disk per record",
     ]);
     let mut any = false;
-    for contestant in contest::REOPENED.iter().filter(|contestant| said.wants(contestant)) {
+    let contestants = contest::REOPENED.iter().filter(|contestant| said.wants(contestant));
+    let rows =
+        contestants.flat_map(|one| contest::sizes(one).iter().map(move |times| (one, times)));
+    for (contestant, times) in rows {
+        let count = count * times;
+        let at = [("records", count as f64)];
         let of = |value| records.median(contestant.label, "reopen", &at, value);
         let rounds = records.rounds(contestant.label, "reopen", &at, "reopen_s");
         let name = format!("{}{}", contestant.label, contestant.kind.remark());
         let Some(seconds) = of("reopen_s") else {
-            table.row([name, absence(contestant, said)]);
+            table.row([name, number(count as f64), absence(contestant, said)]);
             continue;
         };
         any = true;
         table.row([
             name,
+            number(count as f64),
             format!("{seconds:.4}"),
             percent(spread(&rounds)),
             number(seconds * 1e6 / count as f64),
+            number(count as f64 * RECORD_BYTES as f64 / seconds / 1e6),
             maybe(of("disk_bytes_per_record")),
         ]);
     }
     if any {
         println!(
-            "## Opened again\n\n{} records, loaded buffered ({ROCKSDB}: one by one; okaywal: \
-             durable) and closed; a new process, a warm page cache; {ROCKSDB}: its whole \
-             process.\n\n{table}",
-            number(count as f64)
+            "## Opened again\n\nLoaded buffered ({ROCKSDB}: one by one; okaywal: durable) and closed; a \
+             new process, a warm page cache; {ROCKSDB}: its whole process.\n\n{table}"
         );
     }
 }
@@ -322,16 +329,22 @@ pub fn plot(records: &Records, clients: &[u32], out: &Path) -> Result<(), Failur
                     .filter_map(|&clients| of(contestant.label, clients))
                     .collect(),
             })
-            .filter(|series| !series.points.is_empty())
             .collect()
     };
     let rates = series("inserts_per_s", 1.0);
-    if rates.is_empty() {
+    if rates.iter().all(|series: &Series| series.points.is_empty()) {
         return Ok(());
     }
     let x = "clients";
     let title = "Durable inserts of 1,600 bytes: rate by clients";
-    let axes = Axes { title, x, y: "inserts per second", x_scale: Scale::Log, y_scale: Scale::Log };
+    let axes = Axes {
+        title,
+        subtitle: records.stamp(),
+        x,
+        y: "inserts per second",
+        x_scale: Scale::Log,
+        y_scale: Scale::Log,
+    };
     plot::draw(&out.join("log-rate.svg"), &axes, &rates)?;
     let title = "Durable inserts of 1,600 bytes: latency by clients";
     let axes = Axes { title, y: "p99 latency, ms", ..axes };

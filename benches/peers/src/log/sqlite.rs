@@ -4,9 +4,7 @@
 //! power loss or system crash", and "The synchronous=NORMAL setting is a good choice for most
 //! applications running in WAL mode". An ordinary table with a unique index, since "WITHOUT ROWID
 //! tables work best when individual rows are not too large". It has one writer at a time; who
-//! finds another one at work sleeps and looks again, up to the busy timeout. Since a program can
-//! do better than that for its own threads, the same is measured with the writers lined up at a
-//! mutex.
+//! finds another one at work sleeps and looks again, up to the busy timeout.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,7 +32,7 @@ pub fn open(dir: &Path, opening: Opening) -> Result<Box<dyn Store>, Failure> {
     let connection = connect(&path, opening.level)?;
     connection.execute(CREATE, [])?;
     let reader = Mutex::new(connection);
-    Ok(Box::new(Sqlite { path, opening, reader, line: Mutex::new(()) }))
+    Ok(Box::new(Sqlite { path, opening, reader }))
 }
 
 fn connect(path: &Path, level: Level) -> Result<Connection, Failure> {
@@ -53,15 +51,12 @@ struct Sqlite {
     path: PathBuf,
     opening: Opening,
     reader: Mutex<Connection>,
-    /// Held by the client that writes, where they line up.
-    line: Mutex<()>,
 }
 
 impl Store for Sqlite {
     fn client(&self) -> Result<Box<dyn Client + '_>, Failure> {
         let connection = connect(&self.path, self.opening.level)?;
-        let line = self.opening.writers_in_line.then_some(&self.line);
-        Ok(Box::new(SqliteClient { connection, line }))
+        Ok(Box::new(SqliteClient(connection)))
     }
 
     fn get(&self, key: &[u8; KEY_BYTES]) -> Result<Option<Vec<u8>>, Failure> {
@@ -76,18 +71,11 @@ impl Store for Sqlite {
     }
 }
 
-struct SqliteClient<'a> {
-    connection: Connection,
-    line: Option<&'a Mutex<()>>,
-}
+struct SqliteClient(Connection);
 
-impl Client for SqliteClient<'_> {
+impl Client for SqliteClient {
     fn insert(&mut self, records: &[Payload]) -> Result<(), Failure> {
-        let _turn = match self.line {
-            Some(line) => Some(line.lock().map_err(|_| "a writer panicked")?),
-            None => None,
-        };
-        let connection = &mut self.connection;
+        let connection = &mut self.0;
         if let [record] = records {
             connection.prepare_cached(INSERT)?.execute(params![record.key(), record.value()])?;
             return Ok(());

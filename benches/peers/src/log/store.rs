@@ -60,8 +60,9 @@ pub struct Opening {
     pub index_may_lag: bool,
     /// Ours only: opening returns only when every row is in the index.
     pub index_before_use: bool,
-    /// SQLite only: clients wait for their turn at a mutex in place of its busy handler.
-    pub writers_in_line: bool,
+    /// Of a store with one writer at a time: a thread of the bench inserts what all clients wait for
+    /// in one transaction.
+    pub is_grouped: bool,
 }
 
 /// How long clients go on: until the first of these. With none of them it would be for ever.

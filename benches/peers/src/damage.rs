@@ -36,7 +36,7 @@ pub struct Options {
     #[command(flatten)]
     common: Common,
     /// Records that are acknowledged before the kill.
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=2_000))]
+    #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=2_000))]
     records: u64,
     /// Bits to flip, one at a time, in the records and in the last one.
     #[arg(long, default_value_t = 100, value_name = "N")]

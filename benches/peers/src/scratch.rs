@@ -1,7 +1,8 @@
 //! Where the stores are while they are measured.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,11 @@ use crate::Failure;
 const TMPFS: u64 = 0x0102_1994;
 
 /// The directory under which everything is made; it is emptied before and removed afterwards.
-pub struct Scratch(PathBuf);
+pub struct Scratch {
+    path: PathBuf,
+    /// The directory, locked: two runs in one would find each other's stores.
+    _lock: File,
+}
 
 impl Scratch {
     /// Makes a directory of its own under `parent`.
@@ -35,16 +40,26 @@ impl Scratch {
     pub fn anywhere(parent: &Path) -> Result<Self, Failure> {
         fs::create_dir_all(parent)?;
         let path = parent.canonicalize()?.join("peers-scratch");
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => fs::create_dir(&path)?,
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
         }
-        Ok(Self(path))
+        let lock = File::open(&path)?;
+        lock.try_lock().map_err(|error| format!("{}: {error}: another run?", path.display()))?;
+        for left in fs::read_dir(&path)? {
+            let left = left?;
+            if left.file_type()?.is_dir() {
+                fs::remove_dir_all(left.path())?;
+            } else {
+                fs::remove_file(left.path())?;
+            }
+        }
+        Ok(Self { path, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Returns when the disk has got rid of everything that was removed here.
@@ -52,13 +67,13 @@ impl Scratch {
     /// # Errors
     /// The file system's own.
     pub fn settle(&self) -> Result<(), Failure> {
-        Ok(rustix::fs::syncfs(fs::File::open(&self.0)?)?)
+        Ok(rustix::fs::syncfs(fs::File::open(&self.path)?)?)
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What is left takes room and does no other harm.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }

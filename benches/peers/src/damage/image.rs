@@ -88,9 +88,14 @@ impl Image {
         (0..new.len()).filter(|&at| old.get(at) != Some(&new[at])).collect()
     }
 
-    /// The file that changed most since `before`.
+    /// The file that changed most since `before`. Zeros behind its old end do not count: they are room
+    /// for later, often more of it than what was written.
     pub fn most_changed(&self, before: &Self) -> Option<PathBuf> {
-        let changed = |path: &&PathBuf| self.changed(before, path).len();
+        let changed = |path: &&PathBuf| {
+            let old = before.file(path);
+            let new = self.file(path).iter().enumerate();
+            new.filter(|(at, byte)| **byte != old.get(*at).copied().unwrap_or(0)).count()
+        };
         self.files.keys().max_by_key(changed).cloned()
     }
 

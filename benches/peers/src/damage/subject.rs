@@ -55,7 +55,8 @@ pub struct Fallen {
 
 impl Fallen {
     fn of(empty: &Image, before: Image, after: Image, records: u64) -> Result<Self, Failure> {
-        let log = after.most_changed(empty).ok_or("it left no files")?;
+        // Where the last write went: a store may have begun another log since the first.
+        let log = after.most_changed(&before).ok_or("it left no files")?;
         let last = after.changed(&before, &log);
         let written: Vec<usize> = after
             .changed(empty, &log)
@@ -63,7 +64,7 @@ impl Fallen {
             .filter(|at| last.binary_search(at).is_err())
             .collect();
         if written.is_empty() || last.is_empty() {
-            return Err("its writes left no trace in its largest file".into());
+            return Err("its writes left no trace in the file that the last one went to".into());
         }
         Ok(Self { after, before, log, written, last, records })
     }

@@ -117,7 +117,7 @@ impl Publisher {
         let Some(flusher) = &self.flusher else { return };
         if let Err(letter) = flusher.try_send(letter) {
             // A flusher that ended drops its letters, and with them the replies.
-            let _ = self.view.metrics.backlog().hold_up_writer(|| flusher.send(letter));
+            self.view.metrics.backlog().hold_up_writer(|| drop(flusher.send(letter)));
         }
     }
 

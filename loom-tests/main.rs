@@ -32,6 +32,7 @@ mod awake;
 mod closed;
 mod dying;
 mod flushed;
+mod followed;
 mod full;
 mod gate;
 mod graph;

@@ -100,6 +100,8 @@ pub struct Setup {
     /// Whether the log's writer and its callers stay awake for a moment before they sleep, as they
     /// may in an engine. It makes models large.
     pub is_awake: bool,
+    /// Whether those who follow the writes are told of the end.
+    pub is_followed: bool,
 }
 
 impl Setup {
@@ -115,6 +117,7 @@ impl Setup {
             lag_max: 1_000,
             seals_max: 1,
             is_awake: false,
+            is_followed: false,
         }
     }
 }
@@ -143,7 +146,12 @@ impl World {
         let (view, graph_writer, arena_writer) =
             new_view(&metrics, setup.hot_capacity, setup.lag_max);
         let arena = Arc::clone(&view.index.arena);
-        let fate = Arc::new(Fate::new(vec![Arc::clone(&view.index.lag)]));
+        let mut fate = Fate::new(vec![Arc::clone(&view.index.lag)]);
+        if setup.is_followed {
+            let feed = Arc::clone(&view.feed);
+            fate = fate.on_end(move || feed.end());
+        }
+        let fate = Arc::new(fate);
         let (index_outbox, inbox) = mailbox(1);
         let (mut index, mut no_builder) = (None, None);
         match setup.builder_fails_after {

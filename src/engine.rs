@@ -30,7 +30,7 @@ pub(crate) use self::verify::verify_in;
 #[cfg(any(loom, shuttle))]
 pub mod models {
     pub use super::{
-        feed::Feed,
+        feed::{CommittedWrite, Delivery, Feed, Subscription},
         publish::Publisher,
         view::{Contents, IndexMap, IntentMap, View},
     };
@@ -349,9 +349,7 @@ impl StorageEngine {
     pub fn subscribe(&self, from: SeqNo) -> Result<Subscription, TalaError> {
         let inner = self.inner()?;
         inner.check_readable()?;
-        let view = &inner.view;
-        view.keep_writes();
-        Ok(Subscription::new(Arc::clone(&view.feed), Arc::clone(&view.index.arena), from))
+        Ok(inner.view.follow(from))
     }
 
     /// Ends the engine for all its clones. Writes that were accepted finish; later calls on any

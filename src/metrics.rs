@@ -1,5 +1,6 @@
 //! What the engine tells about its own work.
 
+mod backlog;
 mod dump;
 mod histograms;
 mod lock_stats;
@@ -15,6 +16,7 @@ use std::{
     time::SystemTime,
 };
 
+pub use self::backlog::Backlog;
 use self::histograms::Stripes;
 pub use dump::Histograms;
 pub(crate) use dump::IntervalLog;
@@ -83,10 +85,12 @@ pub struct StorageMetrics {
     pub segments_flushed_count: AtomicU64,
 }
 
-/// All that an engine records of its own work: the counters, and the histograms if it has any.
+/// All that an engine records of its own work: the counters, what is behind, and the histograms if it
+/// has any.
 #[derive(Debug)]
 pub struct Instruments {
     counters: Arc<StorageMetrics>,
+    backlog: Arc<Backlog>,
     /// `None` where they are switched off.
     stripes: Option<Stripes>,
     /// Since when they record.
@@ -100,6 +104,7 @@ impl Default for Instruments {
     fn default() -> Self {
         Self {
             counters: Arc::default(),
+            backlog: Arc::default(),
             stripes: None,
             since: SystemTime::now(),
             report_error: Mutex::new(None),
@@ -125,6 +130,11 @@ impl Instruments {
     /// The counters, for those who only read them.
     pub fn counters(&self) -> &Arc<StorageMetrics> {
         &self.counters
+    }
+
+    /// What the threads behind the log's writer are behind with.
+    pub fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     /// Bytes of memory that the histograms take.

@@ -37,7 +37,10 @@ mod models {
 
     pub use crate::{
         actor::{Actor, Ending, Fate, Flow, Handle, spawn},
-        engine::models::{Contents, Feed, IndexMap, IntentMap, Publisher, View},
+        engine::models::{
+            CommittedWrite, Contents, Delivery, Feed, IndexMap, IntentMap, Publisher, Subscription,
+            View,
+        },
         entry::{Embeddings, Entry, Vector},
         gate::{Gate, GateClosed, Passing, Permit},
         ids::RowId,

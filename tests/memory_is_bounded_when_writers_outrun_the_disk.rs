@@ -1,4 +1,5 @@
-//! What waits for a slow disk takes as much memory as the options say, however much is offered.
+//! What waits for a slow disk takes as much memory as the options say, however much is offered; and
+//! histograms take what they say.
 //!
 //! A program of its own, as it measures the memory of the process.
 
@@ -8,7 +9,7 @@ mod slow_disk;
 use std::{
     future::Future,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Waker},
     time::Duration,
 };
@@ -44,9 +45,34 @@ fn offer(engine: &StorageEngine, number: u64) {
     let _ = pin!(engine.insert_async(large(number))).poll(&mut Context::from_waker(Waker::noop()));
 }
 
+/// One test measures at a time.
+static MEASURING: Mutex<()> = Mutex::new(());
+
+#[test]
+fn histograms_take_the_memory_that_is_stated() {
+    let _alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
+    // The first of a process allocates what the others find.
+    drop(StorageEngine::in_memory(DIM, 10));
+    let taken = |histograms| {
+        let base = MEMORY.current_usage();
+        let engine = StorageEngine::options(DIM).histograms(histograms).in_memory().unwrap();
+        (MEMORY.current_usage() - base, engine.stats().histogram_bytes as usize)
+    };
+    let (without, stated_without) = taken(false);
+    let (with, stated) = taken(true);
+    println!("{without} bytes without histograms, {with} with them, {stated} stated");
+    assert_eq!(stated_without, 0);
+    // 4.6 MB a stripe, and no more of them than are worth it.
+    let stripes = stated / 4_600_000;
+    assert!((1..=4).contains(&stripes) && stated < stripes * 4_700_000, "{stated} bytes");
+    let slack = 64 << 10;
+    assert!((with - without).abs_diff(stated) < slack, "{} taken, {stated} stated", with - without);
+}
+
 #[test]
 fn memory_stays_under_its_bound_while_the_log_hangs_and_while_it_is_slow() {
     const OFFERED: u64 = 20_000;
+    let _alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
     let disk = SlowDisk::default();
     let dir = TestDir::new();
     let engine = StorageEngine::options(DIM)

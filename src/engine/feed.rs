@@ -25,7 +25,7 @@ use crate::{
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
-        block_on, block_on_until, deadline_ns, wake,
+        block_on, block_on_until, deadline_ns, is_broken, wake,
     },
 };
 
@@ -160,13 +160,18 @@ impl Feed {
             {
                 let Some(gone) = ring.ops.pop_front() else { break };
                 ring.bytes -= bytes_of(&gone);
-                ring.oldest = seq_of(&gone).next();
+                if !is_broken("gone without a word") {
+                    ring.oldest = seq_of(&gone).next();
+                }
             }
         }
     }
 
     /// Wakes those who wait for what was put in.
     pub fn wake_all(&self) {
+        if is_broken("followers are not woken") {
+            return;
+        }
         let waiting = std::mem::take(&mut self.ring.lock().waiting);
         waiting.into_iter().for_each(|(_, waker)| wake(waker));
     }

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Letters of sealed buffers that may wait for the flusher; beyond that the log's writer waits.
-const FLUSH_MAILBOX: usize = 1;
+pub(super) const FLUSH_MAILBOX: usize = 1;
 /// Letters for the index builder: those of callers that wait for rows, who pass a gate for half of
 /// them, and wakes, of which one is sent only where no letter is there. So nobody waits for room.
 const INDEX_MAILBOX: usize = 64;
@@ -304,8 +304,13 @@ fn start(
         // without the thread, logs grow.
         let spare = Spare::new(dir.clone());
         if options.durability != Durability::Os
-            && let Ok((ahead, mut handle)) =
-                Ahead::start(dir, &on_disk.lock, &fate, (spare.clone(), syncs.clone()))
+            && let Ok((ahead, mut handle)) = Ahead::start(
+                dir,
+                &on_disk.lock,
+                &fate,
+                (spare.clone(), syncs.clone()),
+                metrics.backlog(),
+            )
         {
             on_disk.file.prepare_ahead(ahead);
             handle.release();

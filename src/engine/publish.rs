@@ -112,6 +112,15 @@ impl Publisher {
         metrics.hot_buffer_len.store(hot_len, Relaxed);
     }
 
+    /// Sends the flusher a letter, waiting for room in its mailbox, and says so meanwhile.
+    fn tell_flusher(&self, letter: FlushLetter) {
+        let Some(flusher) = &self.flusher else { return };
+        if let Err(letter) = flusher.try_send(letter) {
+            // A flusher that ended drops its letters, and with them the replies.
+            self.view.metrics.backlog().hold_up_writer(|| drop(flusher.send(letter)));
+        }
+    }
+
     fn take_hot(&mut self) -> HotBuffer {
         let mut hot = self.view.hot.lock();
         debug_assert_eq!(self.is_hot_full, is_full(&hot, self.flusher.is_some()));
@@ -168,16 +177,22 @@ impl CommitSink for Publisher {
     }
 
     fn seal(&mut self, cut: Cut, reply: Option<Reply<()>>) {
-        let Some(flusher) = self.flusher.clone() else { return };
+        if self.flusher.is_none() {
+            return;
+        }
         let buffer = self.take_hot();
-        // A flusher that ended drops its letters, and with them the replies.
-        let _ =
-            flusher.send(FlushLetter::Seal { buffer, last_seq: cut.last_seq, log: cut.log, reply });
+        self.view.metrics.backlog().sealed();
+        self.tell_flusher(FlushLetter::Seal {
+            buffer,
+            last_seq: cut.last_seq,
+            log: cut.log,
+            reply,
+        });
     }
 
     fn after_seals(&mut self, reply: Reply<()>) {
         match &self.flusher {
-            Some(flusher) => drop(flusher.send(FlushLetter::After(reply))),
+            Some(_) => self.tell_flusher(FlushLetter::After(reply)),
             None => reply.send(()),
         }
     }

@@ -13,14 +13,14 @@ use std::{
 
 use tala_core::{Intent, IntentId, Outcome, TimeRange};
 
-use super::feed::Feed;
+use super::feed::{Feed, Subscription};
 use crate::{
     entry::{Embeddings, Entry},
     ids::{IdMap, RowId, SeqNo},
     index::{Arena, ArenaWriter, Shared},
     metrics::{Instruments, LockRank, TrackedMutex, TrackedRwLock},
     segment::{HotBuffer, HotOp},
-    sync::atomic::Ordering,
+    sync::{atomic::Ordering, is_broken},
 };
 
 impl Embeddings for Arena {
@@ -192,10 +192,13 @@ impl View {
         (index_map.time.values().cloned().collect(), self.visible())
     }
 
-    /// From now on keeps what is published for those who follow it.
-    pub fn keep_writes(&self) {
-        let _no_commit = self.index_map.read();
-        self.feed.turn_on(self.visible());
+    /// Follows the committed writes from the place `from` on; from now on they are kept.
+    pub fn follow(&self, from: SeqNo) -> Subscription {
+        {
+            let _no_commit = (!is_broken("kept without the lock")).then(|| self.index_map.read());
+            self.feed.turn_on(self.visible());
+        }
+        Subscription::new(Arc::clone(&self.feed), Arc::clone(&self.index.arena), from)
     }
 
     /// The last write that is visible; under the lock of the index map, which commits raise it under.

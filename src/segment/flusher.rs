@@ -94,6 +94,7 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
                 let since_ns = now_ns();
                 let bytes =
                     self.store.publish(&buffer, last_seq, log).map_err(StopCause::Failed)?;
+                self.metrics.backlog().flushed();
                 if bytes > 0 {
                     let metrics = &self.metrics;
                     let took_ns = record_stage(

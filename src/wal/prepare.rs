@@ -19,6 +19,7 @@ use crate::{
     actor::{Actor, Ending, Fate, Flow, Handle, spawn},
     disk::{DiskFile, LogSyncs, Rests, StoreDir, write_piece_of_zeros},
     files::DirLock,
+    metrics::Backlog,
     sync::{Answer, Inbox, Outbox, Patience, Received, Reply, mailbox, now_ns, one_shot},
 };
 
@@ -63,6 +64,7 @@ struct PrepareActor {
     syncs: LogSyncs,
     /// Of the engine, which a failed sync ends.
     fate: Arc<Fate>,
+    backlog: Arc<Backlog>,
     /// No other engine may have the directory while this one may still remove a file from it.
     _lock: Arc<DirLock>,
 }
@@ -121,7 +123,10 @@ impl Actor for PrepareActor {
         // The log's writer asks for another when it has renamed the last, or could not.
         self.remove(&path);
         match self.fill(&path, letter.bytes, inbox) {
-            Ok(prepared) => letter.reply.send(prepared),
+            Ok(prepared) => {
+                self.backlog.log_is_ready();
+                letter.reply.send(prepared);
+            }
             Err(_) => self.remove(&path),
         }
         Ok(Flow::Continue)
@@ -142,6 +147,7 @@ pub(crate) struct Ahead {
     bytes: u64,
     sizes: Sizes,
     next: Next,
+    backlog: Arc<Backlog>,
 }
 
 /// What the logs took that segments cover together.
@@ -176,12 +182,14 @@ impl Ahead {
         lock: &Arc<DirLock>,
         fate: &Arc<Fate>,
         (spare, syncs): (Spare, LogSyncs),
+        backlog: &Arc<Backlog>,
     ) -> Result<(Self, Handle<Fill>), TalaError> {
         let actor = PrepareActor {
             dir: dir.clone(),
             spare,
             syncs,
             fate: Arc::clone(fate),
+            backlog: Arc::clone(backlog),
             _lock: Arc::clone(lock),
         };
         let (outbox, inbox) = mailbox(1);
@@ -190,6 +198,7 @@ impl Ahead {
             bytes: FIRST_BYTES,
             sizes: Sizes::default(),
             next: Next::Unasked,
+            backlog: Arc::clone(backlog),
         };
         let handle = spawn(actor, (outbox, inbox), &Arc::new(Fate::default()))?;
         Ok((ahead, handle))
@@ -201,6 +210,7 @@ impl Ahead {
             Next::Unasked if len >= PREPARE_FROM_BYTES => {
                 let (reply, answer) = one_shot();
                 let fill = Fill { bytes: self.bytes, reply };
+                self.backlog.log_asked_for();
                 self.next = match self.outbox.try_send(fill) {
                     Ok(()) => Next::Asked(answer),
                     Err(_) => Next::Never,
@@ -228,11 +238,14 @@ impl Ahead {
 
     /// The file and its length, if it is ready. It has its temporary name still. One that is being
     /// made will be for the log after the next.
+    ///
+    /// Whoever gets none goes on in a file of its own making, and that is noted.
     pub(crate) fn take(&mut self) -> Option<Prepared> {
         match std::mem::replace(&mut self.next, Next::Unasked) {
             Next::Ready(prepared) => Some(prepared),
             other => {
                 self.next = other;
+                self.backlog.log_made_by_writer();
                 None
             }
         }
@@ -292,6 +305,7 @@ mod tests {
                 &lock,
                 &Arc::default(),
                 (Spare::new(store.clone()), LogSyncs::default()),
+                &Arc::default(),
             )
             .unwrap();
             handle.release();
@@ -358,8 +372,13 @@ mod tests {
     fn files_grow_with_the_logs_and_are_as_long_as_those_that_segments_end() {
         const MIB: u64 = 1 << 20;
         let (outbox, _inbox) = mailbox(1);
-        let mut ahead =
-            Ahead { outbox, bytes: FIRST_BYTES, sizes: Sizes::default(), next: Next::Unasked };
+        let mut ahead = Ahead {
+            outbox,
+            bytes: FIRST_BYTES,
+            sizes: Sizes::default(),
+            next: Next::Unasked,
+            backlog: Arc::default(),
+        };
         ahead.begun(FIRST_BYTES, false);
         assert_eq!(ahead.bytes, LARGEST_BYTES.min(4 * FIRST_BYTES));
         assert!(ahead.has_much_to_come(16 * MIB), "nobody knows");

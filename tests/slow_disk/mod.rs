@@ -1,4 +1,5 @@
-//! A disk whose log is as slow as the test wants: each sync of a log waits until it is let through.
+//! A disk that is as slow as the test wants: each sync of a log, of a segment or of a file that is
+//! being prepared waits until it is let through.
 
 // Each test program uses a part of this room.
 #![allow(dead_code)]
@@ -13,9 +14,9 @@ use std::{
 
 use tala_store::rooms::{Disk, DiskFile, EntryKind, Mapping, RealDisk};
 
-/// How many syncs of logs are let through, and how many wait or have passed.
+/// How many syncs of one kind are let through, and how many wait or have passed.
 #[derive(Debug, Default)]
-struct Turnstile {
+pub struct Turnstile {
     state: Mutex<Turns>,
     changed: Condvar,
 }
@@ -29,6 +30,27 @@ struct Turns {
 }
 
 impl Turnstile {
+    /// From now on each sync waits, until what this returns is dropped: by a failing test too, which
+    /// would hang instead. So it is declared after the engine, whose end waits for its threads.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Held {
+        self.state.lock().unwrap().allowed = Some(0);
+        Held(Arc::clone(self))
+    }
+
+    /// Syncs that have come so far, those that wait included.
+    pub fn syncs(&self) -> u64 {
+        self.state.lock().unwrap().came
+    }
+
+    /// Returns when more syncs than `seen` have come.
+    pub fn wait_for_sync(&self, seen: u64) {
+        let mut turns = self.state.lock().unwrap();
+        while turns.came <= seen {
+            turns = self.changed.wait(turns).unwrap();
+        }
+    }
+
     fn pass(&self) {
         let mut turns = self.state.lock().unwrap();
         turns.came += 1;
@@ -40,37 +62,38 @@ impl Turnstile {
     }
 }
 
-/// The real disk behind a turnstile. Clones are the same disk; nothing waits at first.
+/// The real disk behind turnstiles. Clones are the same disk; nothing waits at first.
 #[derive(Clone, Debug, Default)]
-pub struct SlowDisk(Arc<Turnstile>);
+pub struct SlowDisk {
+    logs: Arc<Turnstile>,
+    /// Before segments are given their names.
+    pub segments: Arc<Turnstile>,
+    /// Files that are prepared for logs to come, when they are filled.
+    pub prepared: Arc<Turnstile>,
+}
 
 impl SlowDisk {
-    /// From now on each sync of a log waits, until what this returns is dropped: by a failing test too,
-    /// which would hang instead. So it is declared after the engine, whose end waits for the log.
+    /// [`Turnstile::hold`] of logs.
     #[must_use]
     pub fn hold(&self) -> Held {
-        self.0.state.lock().unwrap().allowed = Some(0);
-        Held(self.clone())
+        self.logs.hold()
     }
 
-    /// Lets so many more through.
+    /// Lets so many more syncs of logs through.
     pub fn let_through(&self, count: u64) {
-        let mut turns = self.0.state.lock().unwrap();
+        let mut turns = self.logs.state.lock().unwrap();
         turns.allowed = turns.allowed.map(|allowed| allowed + count);
-        self.0.changed.notify_all();
+        self.logs.changed.notify_all();
     }
 
     /// Syncs of logs that have come so far, those that wait included.
     pub fn syncs(&self) -> u64 {
-        self.0.state.lock().unwrap().came
+        self.logs.syncs()
     }
 
-    /// Returns when more syncs than `seen` have come.
+    /// Returns when more syncs of logs than `seen` have come.
     pub fn wait_for_sync(&self, seen: u64) {
-        let mut turns = self.0.state.lock().unwrap();
-        while turns.came <= seen {
-            turns = self.0.changed.wait(turns).unwrap();
-        }
+        self.logs.wait_for_sync(seen);
     }
 
     fn file(
@@ -82,17 +105,22 @@ impl SlowDisk {
         // as a whole.
         let name = path.to_string_lossy();
         let is_log = name.ends_with(".wal") || name.ends_with(".wal.tmp");
-        let turnstile = is_log.then(|| Arc::clone(&self.0));
-        file.map(|file| Box::new(SlowFile { file, turnstile }) as Box<dyn DiskFile>)
+        let data = is_log.then(|| Arc::clone(&self.logs));
+        let whole = if name.ends_with(".wal.tmp") {
+            Some(Arc::clone(&self.prepared))
+        } else {
+            name.contains("segment_").then(|| Arc::clone(&self.segments))
+        };
+        file.map(|file| Box::new(SlowFile { file, data, whole }) as Box<dyn DiskFile>)
     }
 }
 
-/// A disk that is held up; dropping it lets everything through.
-pub struct Held(SlowDisk);
+/// A turnstile that holds everything up; dropping it lets everything through.
+pub struct Held(Arc<Turnstile>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let turnstile = &*self.0.0;
+        let turnstile = &*self.0;
         turnstile.state.lock().unwrap_or_else(PoisonError::into_inner).allowed = None;
         turnstile.changed.notify_all();
     }
@@ -139,8 +167,10 @@ impl Disk for SlowDisk {
 #[derive(Debug)]
 struct SlowFile {
     file: Box<dyn DiskFile>,
-    /// Of a log.
-    turnstile: Option<Arc<Turnstile>>,
+    /// Before its bytes are synced.
+    data: Option<Arc<Turnstile>>,
+    /// Before it is synced as a whole.
+    whole: Option<Arc<Turnstile>>,
 }
 
 impl DiskFile for SlowFile {
@@ -165,13 +195,12 @@ impl DiskFile for SlowFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if let Some(turnstile) = &self.turnstile {
-            turnstile.pass();
-        }
+        self.data.iter().for_each(|turnstile| turnstile.pass());
         self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
+        self.whole.iter().for_each(|turnstile| turnstile.pass());
         self.file.sync_all()
     }
 

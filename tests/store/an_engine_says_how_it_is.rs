@@ -5,6 +5,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Waker},
+    time::{Duration, Instant},
 };
 
 use crate::common::{DIM, Random, TestDir, id, intent};
@@ -83,6 +84,112 @@ fn an_index_that_lags_is_told() {
     engine.wait_indexed().unwrap();
     assert_eq!(engine.index_lag(), 0);
     assert!(matches!(engine.health(), Health::Running));
+}
+
+/// Looks until `is_so`; what it waits for is another thread's to do, at once.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let give_up_at = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < give_up_at, "{what}: never");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn segments_that_are_slower_than_inserts_are_told() {
+    let disk = SlowDisk::default();
+    let dir = TestDir::new();
+    let options = StorageEngine::options(DIM).disk(Arc::new(disk.clone()));
+    let engine = options.hot_capacity(2).open(dir.path()).unwrap();
+    let pair = |number| vec![intent(number), intent(number + 1)];
+    // A second time as the first: what was told is over.
+    for round in 1..=2 {
+        let held = disk.segments.hold();
+        let seen = disk.segments.syncs();
+        // One is being written, one waits in the flusher's mailbox.
+        engine.insert_batch(pair(0)).unwrap();
+        disk.segments.wait_for_sync(seen);
+        engine.insert_batch(pair(2)).unwrap();
+        engine.sync().unwrap();
+        assert!(matches!(engine.health(), Health::Running), "{}", engine.health());
+        // For the third there is no room. Its intents are stored, and the log's writer waits.
+        engine.insert_batch(pair(4)).unwrap();
+        wait_until("segments are slow", || shortage(&engine).is_some());
+        let mut context = Context::from_waker(Waker::noop());
+        let mut late = pin!(engine.insert_async(intent(6)));
+        assert!(late.as_mut().poll(&mut context).is_pending());
+        let (what, shortage) = shortage(&engine).unwrap();
+        assert_eq!(what, Resource::SealedBuffers);
+        assert_eq!((shortage.used, shortage.limit, shortage.waiting), (3, 2, 1));
+        assert!(shortage.makes_inserts_wait() && engine.health().takes_writes());
+        assert_eq!(
+            engine.health().to_string(),
+            "degraded: 3 full buffers wait to be segments where 2 may; 1 callers wait for room"
+        );
+
+        drop(held);
+        pollster::block_on(late).unwrap();
+        engine.flush().unwrap();
+        assert!(matches!(engine.health(), Health::Running), "{}", engine.health());
+        assert_eq!(engine.stats().segments, 4 * round);
+    }
+}
+
+/// Enough for a log to have the next one prepared.
+fn much(from: u64) -> Vec<Intent> {
+    let raw_command = "x".repeat(300 << 10);
+    vec![Intent { raw_command, ..intent(from) }]
+}
+
+fn late_logs(engine: &StorageEngine) -> Option<u64> {
+    let (what, shortage) = shortage(engine)?;
+    assert_eq!((what, shortage.limit, shortage.waiting), (Resource::PreparedLogs, 0, 0));
+    assert!(!shortage.makes_inserts_wait() && engine.health().takes_writes());
+    Some(shortage.used)
+}
+
+#[test]
+fn logs_that_are_not_prepared_in_time_are_told() {
+    let disk = SlowDisk::default();
+    let dir = TestDir::new();
+    let options = StorageEngine::options(DIM).disk(Arc::new(disk.clone()));
+    let engine = options.open(dir.path()).unwrap();
+    let held = disk.prepared.hold();
+    engine.insert(intent(0)).unwrap();
+    engine.flush().unwrap();
+    assert_eq!(late_logs(&engine), None, "a small store has none prepared");
+    engine.insert_batch(much(1)).unwrap();
+    disk.prepared.wait_for_sync(0);
+    assert_eq!(late_logs(&engine), None, "it is being prepared, and there is time");
+    for late in 1..3 {
+        engine.flush().unwrap();
+        assert_eq!(late_logs(&engine), Some(late));
+        engine.try_insert(intent(late + 1)).unwrap();
+    }
+    assert_eq!(engine.health().to_string(), "degraded: 2 logs begun before their file was ready");
+    drop(held);
+    // Nobody has to write for it to be over.
+    wait_until("a log is ready", || matches!(engine.health(), Health::Running));
+}
+
+#[test]
+fn logs_that_cannot_be_prepared_are_told_until_they_can() {
+    let dir = TestDir::new();
+    let engine = StorageEngine::open(DIM, dir.path(), 1_000).unwrap();
+    let taken = dir.file("log_next.wal.tmp");
+    std::fs::create_dir(&taken).unwrap();
+    engine.insert_batch(much(0)).unwrap();
+    engine.flush().unwrap();
+    assert_eq!(late_logs(&engine), Some(1));
+    engine.insert_batch(much(1)).unwrap();
+    engine.flush().unwrap();
+    assert_eq!(late_logs(&engine), Some(2));
+    std::fs::remove_dir(&taken).unwrap();
+    wait_until("a log is ready", || {
+        engine.insert_batch(much(2)).unwrap();
+        engine.flush().unwrap();
+        matches!(engine.health(), Health::Running)
+    });
 }
 
 #[test]

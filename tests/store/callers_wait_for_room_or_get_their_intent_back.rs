@@ -4,14 +4,16 @@ use crate::common;
 use std::{
     future::Future,
     pin::pin,
+    sync::{Arc, mpsc},
     task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::common::{Model, TestDir, id, intent, is_same, outcome};
+use crate::slow_disk::SlowDisk;
 use tala_core::{Intent, IntentStore, TalaError};
-use tala_store::{Durability, StorageEngine};
+use tala_store::{Durability, EngineOptions, StorageEngine};
 
 /// A store whose index has much to do: linking takes seconds, and only `index_lag_max` rows may
 /// wait. A batch above the limit goes when nothing waits.
@@ -90,6 +92,48 @@ fn insert_timeout_waits_for_room_as_long_as_it_is_told_to() {
     engine.close().unwrap();
     let closed = engine.insert_timeout(wide(9_002, 256), Duration::MAX).unwrap_err();
     assert!(closed.is_closed());
+}
+
+/// Whichever of the gates has no room, and what was taken at those before it is given back.
+#[test]
+fn insert_timeout_gives_up_before_a_log_that_hangs() {
+    type Limit = fn(EngineOptions) -> EngineOptions;
+    let limits: [(&str, Limit); 2] = [
+        ("requests", |options| options.mailbox_capacity(1)),
+        ("bytes", |options| options.mailbox_bytes_max(1)),
+    ];
+    for (name, limit) in limits {
+        let disk = SlowDisk::default();
+        let dir = TestDir::new();
+        let options = StorageEngine::options(8).disk(Arc::new(disk.clone()));
+        let engine = limit(options).open(dir.path()).unwrap();
+        let held = disk.hold();
+        let seen = disk.syncs();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut calls = [1, 2].map(|number| Box::pin(engine.insert_async(intent(number))));
+        // The log's writer has the first, and the second takes all the room behind it.
+        assert!(calls[0].as_mut().poll(&mut context).is_pending());
+        disk.wait_for_sync(seen);
+        assert!(calls[1].as_mut().poll(&mut context).is_pending());
+        let (sender, answer) = mpsc::channel();
+        let timed = {
+            let engine = engine.clone();
+            thread::spawn(move || {
+                sender.send(engine.insert_timeout(intent(3), Duration::from_millis(10)))
+            })
+        };
+        // Not for ever where it waits for ever: the disk is let go of then.
+        let refused = answer.recv_timeout(Duration::from_secs(60)).expect(name).unwrap_err();
+        assert!(matches!(&refused, TalaError::Busy { intent: back } if **back == intent(3)));
+        timed.join().unwrap().unwrap();
+        assert_eq!(engine.queue_depth(), 1, "{name}: a place was taken along");
+        drop(held);
+        for call in calls {
+            pollster::block_on(call).unwrap();
+        }
+        assert_eq!((engine.queue_depth(), engine.queue_bytes()), (0, 0), "{name}");
+        assert_eq!(engine.insert_timeout(intent(3), Duration::MAX).unwrap(), id(3));
+    }
 }
 
 #[test]

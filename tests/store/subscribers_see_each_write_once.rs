@@ -303,7 +303,7 @@ fn one_who_waits_is_told_of_a_failure_of_any_thread() {
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || {
         assert!(matches!(writes.next(), Delivery::Write(..)));
-        sender.send(writes.next())
+        sender.send(writes.next()).unwrap();
     });
     // The flusher cannot write the segment, and the log's writer has nothing to do.
     std::fs::create_dir(dir.file("segment_000001.tbf.tmp")).unwrap();

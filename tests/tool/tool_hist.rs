@@ -98,7 +98,8 @@ fn stress_writes_a_log_that_can_be_reported() {
     assert_eq!(ran.status, 0, "{ran:?}");
     let ran = hist(&[path]);
     assert_eq!(ran.status, 0, "{ran:?}");
-    for tag in ["insert ", "log_write ", "semantic ", "wal_lock_hold "] {
+    // What any second of it has, on a machine that hardly lets it run as well: searches it may have none.
+    for tag in ["insert ", "log_write ", "get ", "wal_lock_hold "] {
         assert!(ran.stdout.lines().any(|line| line.starts_with(tag)), "{tag}\n{}", ran.stdout);
     }
 }

@@ -101,10 +101,10 @@ mod tests {
         std::iter::from_fn(|| source.next_entry().unwrap()).collect()
     }
 
-    /// As fish writes it.
+    /// As fish writes it, with paths that look like what they are not.
     fn written(when: u64, command: &str) -> String {
         let escaped = command.replace('\\', "\\\\").replace('\n', "\\n");
-        format!("- cmd: {escaped}\n  when: {when}\n  paths:\n    - /tmp/when: 5\n")
+        format!("- cmd: {escaped}\n  when: {when}\n  paths:\n    - /tmp/when: 5\n    - cmd: ls\n")
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(found.len(), all.len());
         for (at, (found, command)) in (0..).zip(found.into_iter().zip(all)) {
             let due = Entry {
-                line: 4 * at + 1,
+                line: 5 * at + 1,
                 raw_command: command.to_owned(),
                 timestamp: Some((100 + at) * 1_000_000_000),
                 ..Entry::default()

@@ -1,16 +1,38 @@
-//! What the service says and understands: JSON of intents, and errors as HTTP has them. And the load
-//! generator, in [`load`].
+//! What the service says and understands: JSON of intents and of questions, errors as HTTP has them,
+//! and signals. And the load generator, in [`load`].
 
 pub mod load;
+
+use std::{future::Future, io};
 
 use axum::{
     Json,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tala_core::{Intent, IntentId, Outcome, TalaError};
 use tala_ingest::OutcomeIn;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A question by meaning.
+#[derive(Deserialize, Debug)]
+pub struct Search {
+    /// As many numbers as the store's embeddings have.
+    pub embedding: Vec<f32>,
+    /// How many answers at most.
+    pub k: usize,
+}
+
+/// A question by time.
+#[derive(Clone, Copy, Deserialize, Debug)]
+pub struct Range {
+    /// In nanoseconds since the epoch.
+    pub start: u64,
+    /// The same, exclusive.
+    pub end: u64,
+}
 
 /// An answer that is none.
 #[derive(Debug)]
@@ -115,5 +137,17 @@ pub fn intent_json(intent: &Intent) -> Value {
             "exit_code": outcome.exit_code,
         })),
         "confidence": intent.confidence,
+    })
+}
+
+/// Resolves when the process is told to end, by SIGTERM or SIGINT. From the call on neither ends it.
+///
+/// # Errors
+/// The operating system does not pass them on.
+pub fn told_to_end() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     })
 }

@@ -12,23 +12,22 @@
 //! | `POST /dump` | writes the latency histograms beside the store, as `DIR-dumps/latencies.hlog` and `*.hgrm` |
 //!
 //! Where inserts would have to wait it answers 503 with `Retry-After` at once. SIGTERM lets requests
-//! that were begun finish and closes the engine.
+//! that were begun finish and closes the engine. With `REPORT_SECONDS` it appends the latencies of each
+//! so many seconds to `DIR-dumps/intervals.hlog`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, Query, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
     routing::{get, post},
 };
-use ingest_service::{Refused, intent_json, intents_of, outcome_of};
-use serde::Deserialize;
+use ingest_service::{Range, Refused, Search, intent_json, intents_of, outcome_of, told_to_end};
 use serde_json::{Value, json};
 use tala_core::{IntentId, IntentStore, TalaError, TimeRange};
-use tala_store::{Health, Query as Search, StorageEngine};
-use tokio::{net::TcpListener, signal::unix, task::spawn_blocking};
+use tala_store::{Health, StorageEngine};
+use tokio::{net::TcpListener, task::spawn_blocking};
 use uuid::Uuid;
 
 /// A batch of more bytes is refused.
@@ -39,10 +38,14 @@ type Engine = State<StorageEngine>;
 
 async fn insert(State(engine): Engine, lines: String) -> Answer {
     // Shed load instead of queueing it: whoever waits here holds its batch in memory.
-    if let health @ Health::Degraded(_) = engine.health() {
-        return Err(Refused::busy(&health));
+    if let Health::Degraded(shortage) = engine.health()
+        && shortage.makes_inserts_wait()
+    {
+        return Err(Refused::busy(&shortage));
     }
-    let ids = engine.insert_batch_async(intents_of(&lines)?).await?;
+    // What computes for long (here, and in what follows) is not for the runtime's own threads.
+    let intents = spawn_blocking(move || intents_of(&lines)).await??;
+    let ids = engine.insert_batch_async(intents).await?;
     Ok(Json(json!({ "ids": ids.iter().map(ToString::to_string).collect::<Vec<_>>() })))
 }
 
@@ -57,71 +60,62 @@ async fn outcome(State(engine): Engine, Path(id): Path<Uuid>, body: String) -> A
     Ok(Json(json!({})))
 }
 
-#[derive(Deserialize)]
-struct SearchIn {
-    embedding: Vec<f32>,
-    k: usize,
-}
-
-async fn search(State(engine): Engine, Json(query): Json<SearchIn>) -> Answer {
-    // A search computes for a millisecond or more, which is not for the runtime's own threads.
-    let search = move || engine.search(Search::new(&query.embedding, query.k));
-    let hits = spawn_blocking(search).await??;
+async fn search(State(engine): Engine, Json(Search { embedding, k }): Json<Search>) -> Answer {
+    let hits = spawn_blocking(move || engine.query_semantic(&embedding, k)).await??;
     let hits = hits.iter().map(|(id, similarity)| json!([id.to_string(), similarity]));
     Ok(Json(json!({ "hits": hits.collect::<Vec<_>>() })))
 }
 
-#[derive(Deserialize)]
-struct RangeIn {
-    start: u64,
-    end: u64,
-}
-
-async fn range(State(engine): Engine, Query(RangeIn { start, end }): Query<RangeIn>) -> Answer {
-    let intents = spawn_blocking(move || engine.query_temporal(TimeRange { start, end })).await??;
-    Ok(Json(intents.iter().map(intent_json).collect()))
-}
-
-async fn healthz(State(engine): Engine) -> Response {
-    let health = engine.health();
-    let status =
-        if health.takes_writes() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({
-        "health": health.to_string(),
-        "queue_depth": engine.queue_depth(),
-        "queue_bytes": engine.queue_bytes(),
-        "index_lag": engine.index_lag(),
+async fn range(State(engine): Engine, Query(Range { start, end }): Query<Range>) -> Answer {
+    let found = spawn_blocking(move || {
+        let intents = engine.query_temporal(TimeRange { start, end })?;
+        Ok::<_, TalaError>(intents.iter().map(intent_json).collect())
     });
-    (status, Json(body)).into_response()
+    Ok(Json(found.await??))
+}
+
+async fn healthz(State(engine): Engine) -> Result<Json<Value>, Refused> {
+    let health = engine.health();
+    if !health.takes_writes() {
+        return Err(Refused::busy(&health));
+    }
+    let (depth, bytes, lag) = (engine.queue_depth(), engine.queue_bytes(), engine.index_lag());
+    let health = health.to_string();
+    Ok(Json(
+        json!({ "health": health, "queue_depth": depth, "queue_bytes": bytes, "index_lag": lag }),
+    ))
 }
 
 async fn metrics(State(engine): Engine) -> Result<impl IntoResponse, Refused> {
     let page = spawn_blocking(move || engine.render_prometheus()).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page))
+    Ok(([("content-type", "text/plain; version=0.0.4")], page))
 }
 
 async fn dump(engine: StorageEngine, dir: PathBuf) -> Answer {
+    let histograms = engine.histograms();
     let written = spawn_blocking(move || {
-        let histograms = engine.histograms();
         histograms.write_hgrm(&dir)?;
         histograms.write_hlog(dir.join("latencies.hlog")).map(|()| dir)
     });
     Ok(Json(json!({ "written": written.await?? })))
 }
 
-/// Resolves when the process is told to end.
-async fn told_to_end() -> std::io::Result<()> {
-    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
-    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    Ok(())
-}
-
-async fn serve(dir: PathBuf, addr: &str, dim: usize, lag: usize) -> anyhow::Result<()> {
-    let mut dumps = dir.clone().into_os_string();
-    dumps.push("-dumps");
-    let dumps = PathBuf::from(dumps);
-    let options = StorageEngine::options(dim).index_lag_max(lag);
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [dir, addr, dim, more @ ..] = args.as_slice() else {
+        anyhow::bail!("usage: ingest-service DIR ADDR DIM [INDEX_LAG_MAX [REPORT_SECONDS]]");
+    };
+    let (dir, dumps) = (PathBuf::from(dir), PathBuf::from(format!("{dir}-dumps")));
+    let mut options = StorageEngine::options(dim.parse()?);
+    if let Some(lag) = more.first() {
+        options = options.index_lag_max(lag.parse()?);
+    }
+    if let Some(seconds) = more.get(1) {
+        std::fs::create_dir_all(&dumps)?;
+        let every = Duration::from_secs(seconds.parse()?);
+        options = options.report_histograms(dumps.join("intervals.hlog"), every);
+    }
     let engine = spawn_blocking(move || options.open(dir)).await??;
     let app = Router::new()
         .route("/intents", post(insert))
@@ -136,20 +130,8 @@ async fn serve(dir: PathBuf, addr: &str, dim: usize, lag: usize) -> anyhow::Resu
         .with_state(engine.clone());
     let listener = TcpListener::bind(addr).await?;
     println!("listening on {}", listener.local_addr()?);
-    let end = async { drop(told_to_end().await) };
-    axum::serve(listener, app).with_graceful_shutdown(end).await?;
+    axum::serve(listener, app).with_graceful_shutdown(told_to_end()?).await?;
     spawn_blocking(move || engine.close()).await??;
     println!("closed");
     Ok(())
-}
-
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let (dir, addr, dim, lag) = match args.as_slice() {
-        [dir, addr, dim] => (dir, addr, dim, "100000"),
-        [dir, addr, dim, lag] => (dir, addr, dim, lag.as_str()),
-        _ => anyhow::bail!("usage: ingest-service DIR ADDR DIM [INDEX_LAG_MAX]"),
-    };
-    serve(dir.into(), addr, dim.parse()?, lag.parse()?).await
 }

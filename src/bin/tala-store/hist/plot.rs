@@ -22,10 +22,13 @@ const TEXT: RGBColor = RGBColor(60, 60, 60);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 /// Of the colors of Okabe and Ito, which people with any color vision tell apart.
 const COLORS: [RGBColor; 3] = [RGBColor(213, 94, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115)];
+const LINE_WIDTHS: [u32; 3] = [2, 5, 8];
 /// Points of a percentile curve to each halving of the distance to 100%.
 const POINTS_PER_HALF: u32 = 10;
 /// Shares closer to 1 than this are drawn as this close.
 const LAST_NINE: f64 = 1e-6;
+/// An axis with fewer ticks says too little.
+const TICKS_MIN: usize = 3;
 /// With more intervals than this, points are not marked.
 const MARKS_MAX: usize = 100;
 
@@ -62,9 +65,11 @@ impl Scale {
             Self::Latency => {
                 let factors: &[f64] = if to - from < 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
                 let powers = from.floor() as i32..=to.ceil() as i32;
-                powers
+                let round: Vec<f64> = powers
                     .flat_map(|power| factors.iter().map(move |of| f64::from(power) + of.log10()))
-                    .collect()
+                    .filter(|at| (from..=to).contains(at))
+                    .collect();
+                if round.len() < TICKS_MIN { evenly_spaced(from, to) } else { round }
             }
             Self::Share => {
                 let nines = (1..=6).map(f64::from);
@@ -87,6 +92,10 @@ impl Scale {
     fn label(self, place: f64) -> String {
         match self {
             Self::Latency => {
+                // What took no time that a clock could tell is drawn there as well.
+                if place == 0.0 {
+                    return "≤ 1 ns".to_owned();
+                }
                 let ns = 10_f64.powf(place);
                 let (value, unit) = match ns {
                     ..999.5 => (ns, "ns"),
@@ -94,7 +103,8 @@ impl Scale {
                     ..999.5e6 => (ns / 1e6, "ms"),
                     _ => (ns / 1e9, "s"),
                 };
-                format!("{value:.0} {unit}")
+                let text = format!("{value:.4}");
+                format!("{} {unit}", text.trim_end_matches('0').trim_end_matches('.'))
             }
             Self::Share => {
                 let text = format!("{:.4}", (1.0 - 10_f64.powf(-place)) * 100.0);
@@ -106,6 +116,14 @@ impl Scale {
             }
         }
     }
+}
+
+/// Places of times at even distances, for an axis so short that few round powers lie on it.
+fn evenly_spaced(from: f64, to: f64) -> Vec<f64> {
+    let (shortest, longest) = (10_f64.powf(from), 10_f64.powf(to));
+    let step = round_step((longest - shortest) / 5.0);
+    let first = (shortest / step).ceil() as i64;
+    (first..).map(|number| (number as f64 * step).log10()).take_while(|at| *at <= to).collect()
 }
 
 /// 1, 2 or 5 times a power of ten, at least `step`.
@@ -194,8 +212,10 @@ fn file_stem(name: &str) -> String {
     name.chars().map(kept).collect()
 }
 
-fn line(number: usize, width: u32) -> ShapeStyle {
-    COLORS[number % COLORS.len()].stroke_width(width)
+/// The style of series `number`, which lies above those after it: they are wider, and so each is seen
+/// where they are equal.
+fn line(number: usize) -> ShapeStyle {
+    COLORS[number % COLORS.len()].stroke_width(LINE_WIDTHS[number % LINE_WIDTHS.len()])
 }
 
 fn percentiles(tag: &Tag, other: Option<&Tag>) -> Panel {
@@ -216,7 +236,7 @@ fn percentiles(tag: &Tag, other: Option<&Tag>) -> Panel {
     let series = |name: &str, histogram: &Histogram<u64>, number| Series {
         name: name.to_owned(),
         points: cut(histogram, curve(histogram)),
-        style: line(number, 3),
+        style: line(number),
         is_marked: false,
     };
     let mut all = vec![series("this log", &tag.sum, 0)];
@@ -238,7 +258,7 @@ fn over_time(tag: &Tag) -> Panel {
         Series {
             name: name.to_owned(),
             points: recorded().filter_map(point).collect(),
-            style: line(number, 2),
+            style: line(number),
             is_marked,
         }
     };
@@ -306,7 +326,8 @@ fn draw_lines<'a>(area: &Area<'a>, panel: &Panel) -> Result<(), Drawing<'a>> {
     for series in panel.series.iter().rev() {
         chart.draw_series(LineSeries::new(series.points.iter().copied(), series.style))?;
         if series.is_marked {
-            let mark = |point: &Place| Circle::new(*point, 3, series.style.filled());
+            let radius = series.style.stroke_width / 2 + 2;
+            let mark = |point: &Place| Circle::new(*point, radius, series.style.filled());
             chart.draw_series(series.points.iter().map(mark))?;
         }
     }
@@ -333,7 +354,11 @@ mod tests {
             scale.ticks(from, to).into_iter().map(|place| scale.label(place)).collect()
         };
         assert_eq!(labels(Scale::Latency, 2.0, 9.0)[..3], ["100 ns", "1 µs", "10 µs"]);
+        assert_eq!(labels(Scale::Latency, 0.0, 5.0)[..2], ["≤ 1 ns", "10 ns"]);
         assert_eq!(labels(Scale::Latency, 6.0, 7.1), ["1 ms", "2 ms", "5 ms", "10 ms"]);
+        let (short, shorter) = ((3.4e8_f64.log10(), 8.8e8_f64.log10()), (6.1, 6.11));
+        assert_eq!(labels(Scale::Latency, short.0, short.1), ["400 ms", "600 ms", "800 ms"]);
+        assert!(labels(Scale::Latency, shorter.0, shorter.1).contains(&"1.27 ms".to_owned()));
         assert_eq!(labels(Scale::Share, 0.0, 3.2), ["0%", "50%", "75%", "90%", "99%", "99.9%"]);
         assert_eq!(labels(Scale::Elapsed, 0.0, 11.0), ["0", "2", "4", "6", "8", "10"]);
         assert_eq!(labels(Scale::Elapsed, -0.01, 0.25)[..2], ["0", "0.05"]);

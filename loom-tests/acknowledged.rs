@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     disk::Flaw,
-    explore::{explore, is_broken, must_fail, quietly},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     world::{Setup, SinkFlaw, World, id},
 };
 
@@ -107,7 +107,7 @@ fn a_sync_that_does_nothing_is_noticed() {
 #[test]
 fn an_answer_before_the_write_is_noticed() {
     let model = "acknowledged::acknowledged_means_visible_and_logged";
-    must_fail(model, "an answer before the write", "acknowledged, but");
+    must_fail_later(model, "an answer before the write", "acknowledged, but");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tala_store::rooms::{
 };
 
 use crate::{
-    explore::{explore, is_broken, must_fail, quietly},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     world::{Setup, World, new_index},
 };
 
@@ -99,5 +99,5 @@ fn a_letter_that_is_overtaken_is_noticed() {
 #[test]
 fn a_look_for_who_wants_a_wake_that_comes_too_early_is_noticed() {
     let model = "awake::rows_at_the_edge_of_the_builders_sleep_are_seen_or_wake_it";
-    must_fail(model, "early", "deadlock");
+    must_fail_later(model, "early", "deadlock");
 }

@@ -6,7 +6,7 @@ use tala_core::TalaError;
 
 use crate::{
     disk::Flaw,
-    explore::{explore, explore_within, is_broken, must_fail, quietly},
+    explore::{explore, explore_within, is_broken, must_fail_later, quietly},
     world::{Setup, World, id},
 };
 
@@ -96,14 +96,14 @@ fn a_flush_beside_a_close_has_its_segment_or_is_refused() {
 #[test]
 fn a_close_that_does_not_wait_for_the_disk_is_noticed() {
     let model = "closed::inserts_beside_a_close_are_on_disk_or_refused";
-    must_fail(model, "sync", "answered as done, but not on disk");
+    must_fail_later(model, "sync", "answered as done, but not on disk");
     // The other insert is not asked after, so that the one that was left is.
     let model = "closed::a_caller_that_left_before_a_close_leaves_all_of_its_intent_or_nothing";
-    must_fail(model, "sync", "not on disk, or the reverse");
+    must_fail_later(model, "sync", "not on disk, or the reverse");
 }
 
 #[test]
 fn a_close_that_leaves_a_segment_behind_is_noticed() {
     let model = "closed::a_flush_beside_a_close_has_its_segment_or_is_refused";
-    must_fail(model, "segment", "flushed, but in no segment");
+    must_fail_later(model, "segment", "flushed, but in no segment");
 }

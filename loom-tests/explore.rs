@@ -1,10 +1,11 @@
 //! Running a model, and running it broken.
 
 use std::{
-    env,
+    cell::Cell,
+    env, panic,
     process::Command,
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -62,6 +63,26 @@ const RECORDED: [(&str, u64); 35] = [
     ("a_flush_beside_a_close_has_its_segment_or_is_refused", 13_038),
 ];
 
+thread_local! {
+    /// Which execution the model on this thread is in. All threads of a model run on this one.
+    static EXECUTION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What a failure says before the number of the execution that it came in.
+const FAILED_IN: &str = "failed in execution ";
+
+/// Has every panic say in which execution it came.
+fn number_failures() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            eprintln!("{FAILED_IN}{}", EXECUTION.get());
+            before(info);
+        }));
+    });
+}
+
 /// Explores every execution of `model` that the bound on preemptions allows, and prints how many
 /// there were. Fails where they are a tenth fewer than are recorded: a model can become empty unseen.
 pub fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
@@ -78,10 +99,11 @@ pub fn explore_within(ordinary: usize, name: &str, model: impl Fn() + Send + Syn
     builder.preemption_bound = Some(bound);
     builder.max_branches = 20_000;
     let since = Instant::now();
+    number_failures();
     {
         let count = Arc::clone(&count);
         builder.check(move || {
-            count.fetch_add(1, Relaxed);
+            EXECUTION.set(count.fetch_add(1, Relaxed) + 1);
             model();
         });
     }
@@ -105,9 +127,20 @@ pub fn quietly<R>(part: impl FnOnce() -> R) -> R {
 }
 
 /// Runs the test `model` of this program with `what` wrong and checks that it fails, saying
-/// `because`. It runs in a process of its own, since threads that loom leaves behind when a model
-/// fails cannot be unwound.
+/// `because`.
 pub fn must_fail(model: &str, what: &str, because: &str) {
+    run_broken(model, what, because);
+}
+
+/// [`must_fail`], where it takes a race: the first execution, in which no thread is preempted, passes.
+pub fn must_fail_later(model: &str, what: &str, because: &str) {
+    let execution = run_broken(model, what, because);
+    assert!(execution > 1, "{model} notices {what} without a race");
+}
+
+/// Runs a model broken, and returns in which execution it fails. It runs in a process of its own,
+/// since threads that loom leaves behind when a model fails cannot be unwound.
+fn run_broken(model: &str, what: &str, because: &str) -> u64 {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", model, "--nocapture"])
         .env(BREAK, what)
@@ -116,4 +149,9 @@ pub fn must_fail(model: &str, what: &str, because: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{model} does not notice {what}");
     assert!(said.contains(because), "{model} with {what} fails for another reason: {said}");
+    let number = said.split(FAILED_IN).nth(1).and_then(|rest| rest.lines().next());
+    let execution = number.and_then(|number| number.parse().ok());
+    let execution = execution.expect("a failure says which execution it came in");
+    println!("{model} with {what}: fails in execution {execution}");
+    execution
 }

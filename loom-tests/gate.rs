@@ -12,7 +12,7 @@ use std::{
 use tala_store::rooms::{Gate, GateClosed, sync::atomic::Ordering::Acquire};
 
 use crate::{
-    explore::{explore, is_broken, must_fail, quietly},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     world::{Setup, World},
 };
 
@@ -115,7 +115,7 @@ fn an_insert_waits_for_the_builder_and_no_longer() {
 #[test]
 fn an_insert_that_is_let_in_too_early_is_noticed() {
     let model = "gate::an_insert_waits_for_the_builder_and_no_longer";
-    must_fail(model, "lag", "let in while there was no room");
+    must_fail_later(model, "lag", "let in while there was no room");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tala_store::rooms::encode_segment;
 use tala_wire::SegmentReader;
 
 use crate::{
-    explore::{explore, is_broken, must_fail, quietly},
+    explore::{explore, is_broken, must_fail_later, quietly},
     world::{EVER, Setup, SinkFlaw, World, find, id, intent, outcome},
 };
 
@@ -113,7 +113,7 @@ fn an_outcome_and_a_replacement_leave_one_of_them_everywhere() {
 
 #[test]
 fn a_round_that_is_published_from_its_end_is_noticed() {
-    must_fail("replaced::of_two_replacements_one_wins_everywhere", "order", "has the loser");
+    must_fail_later("replaced::of_two_replacements_one_wins_everywhere", "order", "has the loser");
     let model = "replaced::an_outcome_and_a_replacement_leave_one_of_them_everywhere";
-    must_fail(model, "order", "has the loser");
+    must_fail_later(model, "order", "has the loser");
 }

@@ -91,6 +91,16 @@ fn a_wake_that_is_lost_is_noticed() {
 }
 
 #[test]
+fn a_sleep_without_a_last_look_is_noticed() {
+    for model in [
+        "a_letter_at_the_edge_of_sleep_is_found_or_wakes",
+        "a_commit_at_the_edge_of_sleep_is_answered_in_order",
+    ] {
+        must_fail_later(&format!("awake::{model}"), "a sleep without a last look", "deadlock");
+    }
+}
+
+#[test]
 fn a_letter_that_is_overtaken_is_noticed() {
     let model = "awake::a_letter_at_the_edge_of_sleep_is_found_or_wakes";
     must_fail(model, "order", "a letter was lost or overtaken");

@@ -10,7 +10,7 @@ use tala_store::rooms::{
 };
 
 use crate::{
-    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
+    explore::{explore, explore_within, is_broken, must_fail, must_fail_later, quietly},
     world::{PARAMS, id, new_index},
 };
 
@@ -79,6 +79,39 @@ fn two_readers_find_each_row_once_while_the_tail_grows_into_a_new_chunk() {
             reader.join().unwrap();
         }
         quietly(|| search_and_check(&shared, LINKED + 2));
+    });
+}
+
+#[test]
+fn two_readers_find_each_row_once_beside_the_builder_and_a_new_chunk() {
+    explore_within(1, "two_readers_find_each_row_once_beside_the_builder_and_a_new_chunk", || {
+        let (shared, mut arena, builder) = quietly(|| {
+            let (shared, writer, mut arena) = new_linked_index();
+            shared.lag.take_anyway(2);
+            publish(&shared, &mut arena, LINKED + 1);
+            // It links each row for itself.
+            let actor = IndexActor::new(Arc::clone(&shared), writer, 1, 1);
+            (shared, arena, actor)
+        });
+        let fate = Arc::new(Fate::default());
+        let mut builder = spawn(builder, mailbox(1), &fate).unwrap();
+        let readers = [(); 2].map(|()| {
+            let shared = Arc::clone(&shared);
+            loom::thread::spawn(move || search_and_check(&shared, LINKED + 2))
+        });
+        // The second chunk is full, as above, and its last row may be linked by now.
+        publish(&shared, &mut arena, LINKED + 2);
+        if shared.wants_wake() {
+            builder.outbox().expect("it lives").send_if_empty(IndexLetter::Wake);
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        quietly(|| {
+            builder.release();
+            builder.join();
+            search_and_check(&shared, LINKED + 2);
+        });
     });
 }
 
@@ -199,9 +232,26 @@ fn a_watermark_that_is_raised_too_early_is_noticed() {
 }
 
 #[test]
+fn a_watermark_too_early_beside_two_readers_is_noticed() {
+    let model = "graph::two_readers_find_each_row_once_beside_the_builder_and_a_new_chunk";
+    let because = "visible, but in neither graph nor tail";
+    must_fail_later(model, "the watermark before the links", because);
+}
+
+#[test]
 fn a_row_from_the_graph_and_from_the_tail_is_noticed() {
     let model = "graph::a_walk_finds_what_is_visible_once";
     must_fail_later(model, "rows past the watermark in the graph", "found twice");
+}
+
+#[test]
+fn stores_that_are_not_in_order_are_noticed() {
+    let model = "graph::a_walk_finds_what_is_visible_once";
+    must_fail_later(model, "rows without an order", "Concurrent read and write accesses");
+    must_fail_later(model, "the watermark without an order", "visible, but in neither");
+    let model = "graph::a_reader_meets_only_nodes_that_are_written_while_the_entry_point_climbs";
+    must_fail_later(model, "links without an order", "a node was met that is not written");
+    must_fail_later(model, "an entry without an order", "a node was met that is not written");
 }
 
 #[test]

@@ -122,6 +122,11 @@ fn rows_before_their_maps_are_noticed() {
 }
 
 #[test]
+fn what_is_visible_without_an_order_is_noticed() {
+    must_fail_later(MODEL, "visible without an order", "half of a batch");
+}
+
+#[test]
 fn half_of_a_batch_is_noticed() {
     must_fail_later(MODEL, "batch", "half of a batch");
 }

@@ -37,7 +37,7 @@ mod models {
 
     pub use crate::{
         actor::{Actor, Ending, Fate, Flow, Handle, spawn},
-        engine::models::{Contents, Feed, IndexMap, IntentMap, Publisher, View},
+        engine::models::{Actors, Contents, Feed, IndexMap, IntentMap, Publisher, View},
         entry::{Embeddings, Entry, Vector},
         gate::{Gate, GateClosed, Passing, Permit},
         ids::RowId,

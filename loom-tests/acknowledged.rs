@@ -113,7 +113,7 @@ fn an_answer_before_the_publication_is_noticed() {
     let what = "an answer before the publication";
     must_fail_later(model, what, "acknowledged, but get does not find it");
     let model = "acknowledged::the_order_of_the_log_is_the_order_of_visibility";
-    must_fail_later(model, what, "not visible");
+    must_fail_later(model, what, "acknowledged, but get does not find it");
 }
 
 #[test]

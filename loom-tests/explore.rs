@@ -64,7 +64,7 @@ const RECORDED: [(&str, u64); 41] = [
     ("a_builder_that_dies_after_three_steps_is_told_to_everyone", 1_840),
     ("a_batch_that_is_not_full_is_linked_for_who_waits_for_room", 453),
     ("two_readers_find_each_row_once_beside_the_builder_and_a_new_chunk", 1),
-    ("a_dropped_engine_ends_and_leaves_what_it_acknowledged", 1),
+    ("a_dropped_engine_ends_and_leaves_what_it_acknowledged", 165),
     ("inserts_beside_a_close_are_on_disk_or_refused", 9_679),
     ("a_caller_that_left_before_a_close_leaves_all_of_its_intent_or_nothing", 8_025),
     ("a_flush_beside_a_close_has_its_segment_or_is_refused", 14_176),

@@ -10,7 +10,7 @@ use tala_store::rooms::{
 };
 
 use crate::{
-    explore::{explore, is_broken, must_fail, quietly},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     world::{Setup, World, new_index},
 };
 
@@ -91,6 +91,16 @@ fn a_wake_that_is_lost_is_noticed() {
 }
 
 #[test]
+fn a_sleep_without_a_last_look_is_noticed() {
+    for model in [
+        "a_letter_at_the_edge_of_sleep_is_found_or_wakes",
+        "a_commit_at_the_edge_of_sleep_is_answered_in_order",
+    ] {
+        must_fail_later(&format!("awake::{model}"), "a sleep without a last look", "deadlock");
+    }
+}
+
+#[test]
 fn a_letter_that_is_overtaken_is_noticed() {
     let model = "awake::a_letter_at_the_edge_of_sleep_is_found_or_wakes";
     must_fail(model, "order", "a letter was lost or overtaken");
@@ -99,5 +109,5 @@ fn a_letter_that_is_overtaken_is_noticed() {
 #[test]
 fn a_look_for_who_wants_a_wake_that_comes_too_early_is_noticed() {
     let model = "awake::rows_at_the_edge_of_the_builders_sleep_are_seen_or_wake_it";
-    must_fail(model, "early", "deadlock");
+    must_fail_later(model, "early", "deadlock");
 }

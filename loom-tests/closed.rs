@@ -1,13 +1,21 @@
 //! Whatever a close races with is on disk or refused, and nobody waits for ever.
 
-use std::sync::Arc;
+use std::{
+    future::Future,
+    path::Path,
+    sync::Arc,
+    task::{Context, Waker},
+};
 
-use tala_core::TalaError;
+use tala_core::{IntentStore, TalaError};
+use tala_store::{StorageEngine, rooms::verify_on};
 
 use crate::{
     disk::Flaw,
-    explore::{explore, explore_within, is_broken, must_fail, quietly},
-    world::{Setup, World, id},
+    explore::{explore, explore_within, is_broken, must_fail, must_fail_later, quietly},
+    simulated::SimDisk,
+    store::{DIR, holds, open, options},
+    world::{Setup, World, id, intent},
 };
 
 fn setup() -> Setup {
@@ -80,7 +88,7 @@ fn a_flush_beside_a_close_has_its_segment_or_is_refused() {
             let world = Arc::clone(&world);
             loom::thread::spawn(move || match world.flush() {
                 Ok(()) => {
-                    let count = world.disk.lock().unwrap().segments_with(&id(1));
+                    let count = world.disk.lock().segments_with(&id(1));
                     assert_eq!(count, 1, "flushed, but in no segment");
                 }
                 Err(error) => assert!(error.is_closed(), "not the cause: {error}"),
@@ -94,16 +102,88 @@ fn a_flush_beside_a_close_has_its_segment_or_is_refused() {
 }
 
 #[test]
+fn a_close_answers_everyone() {
+    explore_within(1, "a_close_answers_everyone", || {
+        let engine = quietly(|| StorageEngine::options(2).m(2).in_memory().unwrap());
+        let closer = {
+            let engine = engine.clone();
+            loom::thread::spawn(move || {
+                if !is_broken("close") {
+                    engine.close().unwrap();
+                }
+            })
+        };
+        match engine.remove(id(1)) {
+            Ok(was_there) => assert!(!was_there),
+            Err(error) => assert!(error.is_closed(), "not the cause: {error}"),
+        }
+        closer.join().unwrap();
+        quietly(|| {
+            let error = engine.insert(intent(2)).expect_err("a write after a close was let in");
+            assert!(error.is_closed());
+            assert!(engine.get(id(1)).unwrap_err().is_closed());
+            drop(engine);
+        });
+    });
+}
+
+#[test]
+fn a_dropped_engine_ends_and_leaves_what_it_acknowledged() {
+    explore_within(1, "a_dropped_engine_ends_and_leaves_what_it_acknowledged", || {
+        let disk = SimDisk::new();
+        let engine = quietly(|| {
+            let engine = open(&disk, options());
+            engine.insert(intent(1)).unwrap();
+            engine.wait_indexed().unwrap();
+            engine
+        });
+        let other = {
+            let engine = engine.clone();
+            // Whichever handle is the last to go ends the engine.
+            loom::thread::spawn(move || drop(engine))
+        };
+        let mut leaving = Box::pin(engine.insert_async(intent(2)));
+        let _ = leaving.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        drop(leaving);
+        drop(engine);
+        other.join().unwrap();
+        quietly(|| {
+            assert!(holds(&disk, id(2).as_bytes()), "what was let in is not on disk");
+            // Nobody holds the directory any more. A second engine would be three threads too many.
+            let report = verify_on(Arc::new(disk.clone()), Path::new(DIR)).unwrap();
+            assert!(report.is_ok() && report.intents == 2, "not all is there: {report}");
+        });
+    });
+}
+
+#[test]
+fn an_end_before_the_last_letters_is_noticed() {
+    let model = "closed::a_dropped_engine_ends_and_leaves_what_it_acknowledged";
+    let what = "an end before the last letters";
+    must_fail_later(model, what, "what was let in is not on disk");
+}
+
+#[test]
 fn a_close_that_does_not_wait_for_the_disk_is_noticed() {
     let model = "closed::inserts_beside_a_close_are_on_disk_or_refused";
-    must_fail(model, "sync", "answered as done, but not on disk");
+    must_fail_later(model, "sync", "answered as done, but not on disk");
     // The other insert is not asked after, so that the one that was left is.
     let model = "closed::a_caller_that_left_before_a_close_leaves_all_of_its_intent_or_nothing";
-    must_fail(model, "sync", "not on disk, or the reverse");
+    must_fail_later(model, "sync", "not on disk, or the reverse");
 }
 
 #[test]
 fn a_close_that_leaves_a_segment_behind_is_noticed() {
     let model = "closed::a_flush_beside_a_close_has_its_segment_or_is_refused";
-    must_fail(model, "segment", "flushed, but in no segment");
+    must_fail_later(model, "segment", "flushed, but in no segment");
+}
+
+#[test]
+fn a_close_that_does_nothing_is_noticed() {
+    must_fail("closed::a_close_answers_everyone", "close", "a write after a close was let in");
+}
+
+#[test]
+fn letters_that_stay_in_the_mailbox_of_a_thread_that_was_closed_are_noticed() {
+    must_fail_later("closed::a_close_answers_everyone", "letters left in a mailbox", "deadlock");
 }

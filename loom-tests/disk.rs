@@ -1,17 +1,21 @@
 //! Files in memory, for the log and for segments.
 //!
 //! What is on a disk is a fact, not something that threads tell each other: the locks here are
-//! those of std, so that loom neither switches threads at them nor takes them for an order.
+//! those of std, so that loom takes them for no order. But who looks at it does so before or after
+//! it is changed, and loom explores both ([`SharedDisk::lock`]).
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tala_core::{IntentId, StorageOperation, TalaError};
 use tala_store::rooms::{
     Arena, FileNumber, HotBuffer, LogFile, SegmentStore, SeqNo, encode_segment,
-    sync::{Inbox, Patience},
+    sync::{
+        Inbox, Patience,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 use tala_wire::SegmentReader;
 
@@ -51,6 +55,29 @@ pub struct Disk {
     put_off: Vec<Segment>,
 }
 
+/// A disk that the threads of a model share.
+#[derive(Default)]
+pub struct SharedDisk {
+    disk: Mutex<Disk>,
+    /// What loom sees of each look and each change. Of accesses that it does not see, it explores
+    /// one order only.
+    turns: AtomicU32,
+}
+
+impl SharedDisk {
+    /// To look at what is there, or to change what others find.
+    pub fn lock(&self) -> MutexGuard<'_, Disk> {
+        // Relaxed: no thread learns anything from it.
+        self.turns.fetch_add(1, Relaxed);
+        self.lock_unseen()
+    }
+
+    /// To change what nobody looks at yet.
+    fn lock_unseen(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap()
+    }
+}
+
 /// A published segment.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -81,7 +108,7 @@ impl Disk {
 
 /// The log of a [`Disk`].
 pub struct ModelLog {
-    disk: Arc<Mutex<Disk>>,
+    disk: Arc<SharedDisk>,
     flaw: Flaw,
     appends: u32,
     syncs: u32,
@@ -89,7 +116,7 @@ pub struct ModelLog {
 }
 
 impl ModelLog {
-    pub fn new(disk: Arc<Mutex<Disk>>, flaw: Flaw) -> Self {
+    pub fn new(disk: Arc<SharedDisk>, flaw: Flaw) -> Self {
         Self { disk, flaw, appends: 0, syncs: 0, steps: 0 }
     }
 
@@ -108,7 +135,8 @@ impl LogFile for ModelLog {
             Flaw::RefusesAppends if is_refused => Err(refusal(StorageOperation::Write)),
             Flaw::HidesRefusals if is_refused => Ok(()),
             _ => {
-                self.disk.lock().unwrap().log.extend_from_slice(bytes);
+                // Found by nobody before it is synced.
+                self.disk.lock_unseen().log.extend_from_slice(bytes);
                 Ok(())
             }
         }
@@ -121,7 +149,7 @@ impl LogFile for ModelLog {
             Flaw::RefusesSyncs if self.syncs > 1 => Err(refusal(StorageOperation::Sync)),
             Flaw::ForgetsSyncs => Ok(()),
             _ => {
-                let mut disk = self.disk.lock().unwrap();
+                let mut disk = self.disk.lock();
                 disk.synced_len = disk.log.len();
                 Ok(())
             }
@@ -139,7 +167,7 @@ impl LogFile for ModelLog {
 
 /// The segments of a [`Disk`].
 pub struct ModelSegments {
-    pub disk: Arc<Mutex<Disk>>,
+    pub disk: Arc<SharedDisk>,
     pub arena: Arc<Arena>,
     pub flaw: Flaw,
     /// Each publication waits for a word here, or for the end of the words.
@@ -170,7 +198,7 @@ impl SegmentStore for ModelSegments {
             .map(|row| (reader.id(row).unwrap(), reader.seq(row).unwrap()))
             .collect();
         let segment = Segment { rows, last_seq: last_seq.0, log };
-        let mut disk = self.disk.lock().unwrap();
+        let mut disk = self.disk.lock();
         let late = std::mem::take(&mut disk.put_off);
         disk.segments.extend(late);
         match self.flaw {

@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use tala_core::{IntentStore, StopCause, TalaError};
-use tala_store::StorageEngine;
+use tala_core::{StopCause, TalaError};
 
 use crate::{
     disk::Flaw,
-    explore::{explore, is_broken, must_fail, quietly},
-    world::{Setup, SinkFlaw, World, id, intent},
+    explore::{explore, explore_within, is_broken, must_fail, must_fail_later, quietly},
+    world::{Builder, Setup, SinkFlaw, World, id},
 };
 
 /// Checks that the error names the thread that failed and says that it failed.
@@ -92,15 +91,14 @@ fn a_dying_flusher_is_told_to_everyone() {
         });
         let other = {
             let world = Arc::clone(&world);
-            loom::thread::spawn(move || {
-                let answer = world.insert(2);
-                check_answer(&world, 2, answer, "tala-flush");
-            })
+            loom::thread::spawn(move || world.insert(2))
         };
-        let error = world.flush().expect_err("a flush without a segment is done");
-        check_cause(&error, "tala-flush");
-        other.join().unwrap();
+        let flushed = world.flush();
+        let inserted = other.join().unwrap();
         quietly(|| {
+            let error = flushed.expect_err("a flush without a segment is done");
+            check_cause(&error, "tala-flush");
+            check_answer(&world, 2, inserted, "tala-flush");
             check_cause(&world.insert(3).unwrap_err(), "tala-flush");
             assert!(world.has(1) && !world.has(3), "reads do not go on");
             drop(world);
@@ -151,22 +149,25 @@ fn a_refused_step_into_the_next_log_is_told_to_everyone() {
     rotation_fails("a_refused_step_into_the_next_log_is_told_to_everyone", 6);
 }
 
-#[test]
-fn a_dying_builder_is_told_to_everyone() {
-    explore("a_dying_builder_is_told_to_everyone", || {
+/// The builder fails after so many of the steps that it has here: for a wake, for a row, to look for
+/// what died, and for those who wait.
+fn builder_fails(name: &str, steps: u32, bound: usize) {
+    let steps = if is_broken("builder") { 100 } else { steps };
+    explore_within(bound, name, move || {
         let world = quietly(|| {
-            let builder_fails_after = Some(if is_broken("builder") { 9 } else { 1 });
-            Arc::new(World::new(&Setup { builder_fails_after, ..Setup::sound() }))
+            let builder = Builder::FailsAfter(steps);
+            Arc::new(World::new(&Setup { builder, ..Setup::sound() }))
         });
-        let answer = world.insert(1);
-        check_answer(&world, 1, answer, "tala-hnsw");
-        // The first step of the builder is for this letter or for the row.
-        if let Err(error) = world.wait_indexed() {
-            check_cause(&error, "tala-hnsw");
-        }
-        let error = world.wait_indexed().expect_err("a builder that failed goes on");
-        check_cause(&error, "tala-hnsw");
+        let inserted = world.insert(1);
+        let first = world.wait_indexed();
+        let second = world.wait_indexed();
         quietly(|| {
+            check_answer(&world, 1, inserted, "tala-hnsw");
+            if let Err(error) = first {
+                check_cause(&error, "tala-hnsw");
+            }
+            let error = second.expect_err("a builder that failed goes on");
+            check_cause(&error, "tala-hnsw");
             check_cause(&world.insert(3).unwrap_err(), "tala-hnsw");
             assert!(!world.has(3));
             drop(world);
@@ -175,26 +176,23 @@ fn a_dying_builder_is_told_to_everyone() {
 }
 
 #[test]
-fn a_close_answers_everyone() {
-    explore("a_close_answers_everyone", || {
-        let engine = quietly(|| StorageEngine::options(2).m(2).in_memory().unwrap());
-        let closer = {
-            let engine = engine.clone();
-            loom::thread::spawn(move || {
-                if !is_broken("close") {
-                    engine.close().unwrap();
-                }
-            })
-        };
-        match engine.remove(id(1)) {
-            Ok(was_there) => assert!(!was_there),
-            Err(error) => assert!(error.is_closed(), "not the cause: {error}"),
-        }
-        closer.join().unwrap();
-        let error = engine.insert(intent(2)).expect_err("a write after a close was let in");
-        assert!(error.is_closed());
-        assert!(engine.get(id(1)).unwrap_err().is_closed());
-    });
+fn a_builder_that_dies_at_once_is_told_to_everyone() {
+    builder_fails("a_builder_that_dies_at_once_is_told_to_everyone", 0, 1);
+}
+
+#[test]
+fn a_builder_that_dies_after_a_step_is_told_to_everyone() {
+    builder_fails("a_builder_that_dies_after_a_step_is_told_to_everyone", 1, 2);
+}
+
+#[test]
+fn a_builder_that_dies_after_two_steps_is_told_to_everyone() {
+    builder_fails("a_builder_that_dies_after_two_steps_is_told_to_everyone", 2, 1);
+}
+
+#[test]
+fn a_builder_that_dies_after_three_steps_is_told_to_everyone() {
+    builder_fails("a_builder_that_dies_after_three_steps_is_told_to_everyone", 3, 1);
 }
 
 #[test]
@@ -205,11 +203,6 @@ fn a_hidden_refusal_is_noticed() {
     must_fail(model, "refusal", "answered as done");
     let model = "dying::a_failed_publication_is_told_to_everyone";
     must_fail(model, "refusal", "answered as done");
-}
-
-#[test]
-fn a_close_that_does_nothing_is_noticed() {
-    must_fail("dying::a_close_answers_everyone", "close", "a write after a close was let in");
 }
 
 #[test]
@@ -225,8 +218,28 @@ fn a_flusher_that_hides_its_failure_is_noticed() {
 
 #[test]
 fn a_builder_that_goes_on_is_noticed() {
-    let model = "dying::a_dying_builder_is_told_to_everyone";
+    let model = "dying::a_builder_that_dies_after_a_step_is_told_to_everyone";
     must_fail(model, "builder", "a builder that failed goes on");
+}
+
+#[test]
+fn letters_that_stay_in_the_mailbox_of_a_thread_that_ended_are_noticed() {
+    for model in [
+        "a_refused_append_is_told_to_everyone",
+        "a_refused_sync_is_told_to_everyone",
+        "a_failed_publication_is_told_to_everyone",
+        "a_dying_flusher_is_told_to_everyone",
+        "a_next_log_that_cannot_be_made_is_told_to_everyone",
+        "a_mark_that_cannot_be_written_is_told_to_everyone",
+        "a_mark_that_cannot_be_synced_is_told_to_everyone",
+        "a_refused_step_into_the_next_log_is_told_to_everyone",
+        "a_builder_that_dies_at_once_is_told_to_everyone",
+        "a_builder_that_dies_after_a_step_is_told_to_everyone",
+        "a_builder_that_dies_after_two_steps_is_told_to_everyone",
+        "a_builder_that_dies_after_three_steps_is_told_to_everyone",
+    ] {
+        must_fail_later(&format!("dying::{model}"), "letters left in a mailbox", "deadlock");
+    }
 }
 
 #[test]

@@ -9,11 +9,18 @@ use std::{
     task::{Context, Waker},
 };
 
-use tala_store::rooms::{Gate, GateClosed, sync::atomic::Ordering::Acquire};
+use tala_core::StopCause;
+use tala_store::rooms::{
+    Ending, Fate, Gate, GateClosed, IndexActor, IndexLetter, Instruments, RowId, spawn,
+    sync::{
+        atomic::Ordering::{Acquire, Release},
+        mailbox,
+    },
+};
 
 use crate::{
-    explore::{explore, is_broken, must_fail, quietly},
-    world::{Setup, World},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
+    world::{Builder, Setup, World, id, new_slow_index},
 };
 
 /// Checks that every share was given back.
@@ -97,8 +104,8 @@ fn an_insert_waits_for_the_builder_and_no_longer() {
     explore("an_insert_waits_for_the_builder_and_no_longer", || {
         let world = quietly(|| {
             let lag_max = if is_broken("lag") { 2 } else { 1 };
-            let builder_fails_after = Some(u32::MAX);
-            let world = World::new(&Setup { lag_max, builder_fails_after, ..Setup::sound() });
+            let builder = Builder::Sound;
+            let world = World::new(&Setup { lag_max, builder, ..Setup::sound() });
             world.insert(1).unwrap();
             world
         });
@@ -113,14 +120,74 @@ fn an_insert_waits_for_the_builder_and_no_longer() {
 }
 
 #[test]
+fn a_batch_that_is_not_full_is_linked_for_who_waits_for_room() {
+    explore("a_batch_that_is_not_full_is_linked_for_who_waits_for_room", || {
+        const LAG_MAX: usize = 4;
+        // In a model a batch is half of the rows before it at most: the next one has two rows.
+        const LINKED: u8 = 4;
+        let (shared, mut arena, mut builder, fate) = quietly(|| {
+            let metrics = Arc::new(Instruments::default());
+            let (shared, mut writer, mut arena) = new_slow_index(&metrics, LAG_MAX);
+            for number in 1..=LINKED {
+                arena.push(&[1.0, number.into()], id(number), number.into()).unwrap();
+                writer.link(RowId(u32::from(number) - 1), number.into()).unwrap();
+            }
+            shared.visible.store(LINKED.into(), Release);
+            shared.linked.store(LINKED.into(), Release);
+            let fate = Arc::new(Fate::new(vec![Arc::clone(&shared.lag)]));
+            let actor = IndexActor::new(Arc::clone(&shared), writer, 1, LAG_MAX);
+            let builder = spawn(actor, mailbox(1), &fate).unwrap();
+            shared.wake_for_room(builder.outbox().expect("it lives").clone());
+            (shared, arena, builder, fate)
+        });
+        shared.lag.pass(1).unwrap().keep();
+        arena.push(&[1.0, 9.0], id(LINKED + 1), u64::from(LINKED) + 1).unwrap();
+        shared.visible.store(u64::from(LINKED) + 1, Release);
+        if shared.wants_wake() {
+            builder.outbox().expect("it lives").send_if_empty(IndexLetter::Wake);
+        }
+        // What one row leaves is not enough for a batch of four.
+        let permit = shared.lag.pass(LAG_MAX).unwrap();
+        assert!(shared.linked.load(Acquire) > LINKED.into(), "let in while there was no room");
+        drop(permit);
+        quietly(|| {
+            // The gate has an outbox as well, until it is closed.
+            fate.settle(Ending { actor: "engine", cause: Arc::new(StopCause::Closed) });
+            builder.release();
+            builder.join();
+        });
+    });
+}
+
+#[test]
+fn a_wait_for_room_that_wakes_nobody_is_noticed() {
+    let model = "gate::a_batch_that_is_not_full_is_linked_for_who_waits_for_room";
+    must_fail_later(model, "a wait for room that wakes nobody", "deadlock");
+}
+
+#[test]
 fn an_insert_that_is_let_in_too_early_is_noticed() {
     let model = "gate::an_insert_waits_for_the_builder_and_no_longer";
-    must_fail(model, "lag", "let in while there was no room");
+    must_fail_later(model, "lag", "let in while there was no room");
 }
 
 #[test]
 fn a_share_that_is_not_given_back_is_noticed() {
     must_fail("gate::everyone_who_waits_is_served", "permit", "deadlock");
+}
+
+#[test]
+fn a_waiter_that_does_not_look_again_is_noticed() {
+    let model = "gate::everyone_who_waits_is_served";
+    must_fail_later(model, "room between two looks", "deadlock");
+    let model = "gate::everyone_who_waits_is_refused_by_a_close";
+    must_fail_later(model, "a close between two looks", "deadlock");
+}
+
+#[test]
+fn the_share_of_who_leaves_once_let_in_is_noticed() {
+    let model = "gate::the_share_of_a_waiter_that_left_goes_to_the_next";
+    must_fail_later(model, "the share of who leaves once let in", "a share is lost");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tala_store::rooms::{
 };
 
 use crate::{
-    explore::{explore, is_broken, must_fail, quietly},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     world::{PARAMS, id, new_index},
 };
 
@@ -48,15 +48,15 @@ fn search_and_check(shared: &Shared, number: u8) {
     }
 }
 
-/// An index with the first rows, all linked.
-fn new_linked_index() -> (Arc<Shared>, GraphWriter, ArenaWriter) {
+/// An index with `linked` rows, all linked.
+fn new_linked_index(linked: u8) -> (Arc<Shared>, GraphWriter, ArenaWriter) {
     let (shared, mut writer, mut arena) = new_index(&Arc::new(Instruments::default()));
-    for number in 1..=LINKED {
+    for number in 1..=linked {
         arena.push(&vector(number), id(number), number.into()).unwrap();
         writer.link(RowId(u32::from(number) - 1), number.into()).unwrap();
     }
-    shared.visible.store(LINKED.into(), Ordering::Release);
-    shared.linked.store(LINKED.into(), Ordering::Release);
+    shared.visible.store(linked.into(), Ordering::Release);
+    shared.linked.store(linked.into(), Ordering::Release);
     (shared, writer, arena)
 }
 
@@ -65,7 +65,7 @@ fn two_readers_find_each_row_once_while_the_tail_grows_into_a_new_chunk() {
     explore("two_readers_find_each_row_once_while_the_tail_grows_into_a_new_chunk", || {
         // In a model the chunks have 2, 4 and 8 rows: the second is full with the sixth row.
         let (shared, mut arena) = quietly(|| {
-            let (shared, _, mut arena) = new_linked_index();
+            let (shared, _, mut arena) = new_linked_index(LINKED);
             publish(&shared, &mut arena, LINKED + 1);
             (shared, arena)
         });
@@ -90,7 +90,7 @@ fn level_of(number: u8) -> usize {
 #[test]
 fn a_reader_meets_only_nodes_that_are_written_while_the_entry_point_climbs() {
     explore("a_reader_meets_only_nodes_that_are_written_while_the_entry_point_climbs", || {
-        let (shared, mut writer, mut arena) = quietly(new_linked_index);
+        let (shared, mut writer, mut arena) = quietly(|| new_linked_index(LINKED));
         let level = shared.graph.stats().max_level;
         // The first row that is drawn for a higher level than all before it.
         let last =
@@ -183,7 +183,7 @@ fn a_row_that_is_visible_before_it_is_written_is_noticed() {
         "two_readers_find_each_row_once_while_the_tail_grows_into_a_new_chunk",
     ] {
         let model = format!("graph::{model}");
-        must_fail(&model, "publication", "visible, but in neither graph nor tail");
+        must_fail_later(&model, "publication", "visible, but in neither graph nor tail");
     }
 }
 
@@ -191,17 +191,31 @@ fn a_row_that_is_visible_before_it_is_written_is_noticed() {
 fn a_watermark_that_is_raised_too_early_is_noticed() {
     let model = "graph::a_walk_finds_what_is_visible_once";
     must_fail(model, "watermark", "visible, but in neither graph nor tail");
-    must_fail(model, "the watermark before the links", "visible, but in neither graph nor tail");
+    must_fail_later(
+        model,
+        "the watermark before the links",
+        "visible, but in neither graph nor tail",
+    );
 }
 
 #[test]
 fn a_row_from_the_graph_and_from_the_tail_is_noticed() {
     let model = "graph::a_walk_finds_what_is_visible_once";
-    must_fail(model, "rows past the watermark in the graph", "found twice");
+    must_fail_later(model, "rows past the watermark in the graph", "found twice");
+}
+
+#[test]
+fn stores_that_are_not_in_order_are_noticed() {
+    let model = "graph::a_walk_finds_what_is_visible_once";
+    must_fail_later(model, "rows without an order", "Concurrent read and write accesses");
+    must_fail_later(model, "the watermark without an order", "visible, but in neither");
+    let model = "graph::a_reader_meets_only_nodes_that_are_written_while_the_entry_point_climbs";
+    must_fail_later(model, "links without an order", "a node was met that is not written");
+    must_fail_later(model, "an entry without an order", "a node was met that is not written");
 }
 
 #[test]
 fn a_link_to_a_node_that_is_not_written_is_noticed() {
     let model = "graph::a_reader_meets_only_nodes_that_are_written_while_the_entry_point_climbs";
-    must_fail(model, "links", "a node was met that is not written");
+    must_fail_later(model, "links", "a node was met that is not written");
 }

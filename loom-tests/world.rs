@@ -1,17 +1,17 @@
 //! An engine of the production rooms on a model's disk: the log's writer, the publisher, the view,
 //! and a flusher where there are segments. Rows stay unlinked, since no builder runs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tala_core::{Intent, IntentId, Outcome, Status, StopCause, TalaError, TimeRange};
 use tala_store::{
     Durability, HotBuffer,
     rooms::{
-        Actor, Arena, ArenaWriter, BatchPlace, CommitSink, Contents, Cut, Encoded, Fate, Feed,
-        FileNumber, Flow, FlushActor, FlushLetter, Gate, Graph, GraphParams, GraphWriter, Handle,
-        IndexActor, IndexLetter, IndexMap, Instruments, IntentMap, LockRank, Log, LogOp, Permit,
-        PreparedOp, Publisher, Query, Request, RowId, SeqNo, Shared, Staged, TrackedMutex, View,
-        WalActor, WalLetter, WriteRequest, search, spawn,
+        Actor, Actors, Arena, ArenaWriter, BatchPlace, CommitSink, Contents, Cut, Encoded, Fate,
+        Feed, FileNumber, Flow, FlushActor, Gate, Graph, GraphParams, GraphWriter, IndexActor,
+        IndexLetter, IndexMap, Instruments, IntentMap, LockRank, Log, LogOp, Permit, PreparedOp,
+        Publisher, Query, Request, RowId, SeqNo, Shared, Staged, TrackedMutex, View, WalActor,
+        WalLetter, WriteRequest, search, spawn,
         sync::{
             Answer, Inbox, Patience, Reply, Spin,
             atomic::{AtomicU32, AtomicU64, Ordering},
@@ -20,7 +20,7 @@ use tala_store::{
     },
 };
 
-use crate::disk::{Disk, Flaw, ModelLog, ModelSegments};
+use crate::disk::{Flaw, ModelLog, ModelSegments, SharedDisk};
 
 /// How graphs are built.
 pub const PARAMS: GraphParams = GraphParams { m: 2, ef_construction: 2, seed: 1 };
@@ -59,7 +59,7 @@ pub fn new_index(metrics: &Arc<Instruments>) -> (Arc<Shared>, GraphWriter, Arena
 }
 
 /// [`new_index`], where at most so many rows may wait for the builder.
-fn new_slow_index(
+pub fn new_slow_index(
     metrics: &Arc<Instruments>,
     lag_max: usize,
 ) -> (Arc<Shared>, GraphWriter, ArenaWriter) {
@@ -79,6 +79,17 @@ fn new_slow_index(
     (Arc::new(shared), graph_writer, arena_writer)
 }
 
+/// Who links rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Builder {
+    /// Nobody: all rows stay in the tail.
+    None,
+    /// The production builder.
+    Sound,
+    /// The same, until it fails after so many steps.
+    FailsAfter(u32),
+}
+
 /// How a world differs from another.
 pub struct Setup {
     /// Intents that make the hot buffer full.
@@ -91,8 +102,8 @@ pub struct Setup {
     pub sink: SinkFlaw,
     /// Whether the log's writer goes on after a failure.
     pub is_stubborn: bool,
-    /// Whether there is a builder, and after how many steps it fails.
-    pub builder_fails_after: Option<u32>,
+    /// Who links rows.
+    pub builder: Builder,
     /// Rows that may wait for the builder.
     pub lag_max: usize,
     /// Full buffers that may wait for the flusher.
@@ -113,7 +124,7 @@ impl Setup {
             flaw: Flaw::None,
             sink: SinkFlaw::None,
             is_stubborn: false,
-            builder_fails_after: None,
+            builder: Builder::None,
             lag_max: 1_000,
             seals_max: 1,
             is_awake: false,
@@ -122,15 +133,15 @@ impl Setup {
     }
 }
 
-/// An engine without its facade, with a flusher and an index builder where the setup asks for them.
+/// An engine without its facade, with a flusher and an index builder where the setup asks for them. It
+/// ends as an engine does, closed or dropped.
 pub struct World {
     pub view: Arc<View>,
     pub fate: Arc<Fate>,
-    pub disk: Arc<Mutex<Disk>>,
+    pub disk: Arc<SharedDisk>,
     spin: Option<Spin>,
-    wal: Handle<WalLetter>,
-    flusher: Option<Handle<FlushLetter>>,
-    index: Option<Handle<IndexLetter>>,
+    actors: Actors,
+    has_builder: bool,
     _no_builder: Option<Inbox<IndexLetter>>,
 }
 
@@ -142,7 +153,7 @@ impl World {
     /// A world where a word in `words` has to be there for each segment.
     pub fn with_slow_segments(setup: &Setup, words: Option<Inbox<()>>) -> Self {
         let metrics = Arc::new(Instruments::default());
-        let disk = Arc::new(Mutex::new(Disk::default()));
+        let disk = Arc::new(SharedDisk::default());
         let (view, graph_writer, arena_writer) =
             new_view(&metrics, setup.hot_capacity, setup.lag_max);
         let arena = Arc::clone(&view.index.arena);
@@ -153,14 +164,17 @@ impl World {
         }
         let fate = Arc::new(fate);
         let (index_outbox, inbox) = mailbox(1);
+        let builder = IndexActor::new(Arc::clone(&view.index), graph_writer, 1, setup.lag_max);
         let (mut index, mut no_builder) = (None, None);
-        match setup.builder_fails_after {
-            Some(steps) => {
-                let actor = IndexActor::new(Arc::clone(&view.index), graph_writer, 1, 1_000);
-                let letters = (index_outbox.clone(), inbox);
-                index = Some(spawn(Dying { actor, steps }, letters, &fate).unwrap());
+        match setup.builder {
+            Builder::None => no_builder = Some(inbox),
+            Builder::Sound => {
+                index = Some(spawn(builder, (index_outbox.clone(), inbox), &fate).unwrap());
             }
-            None => no_builder = Some(inbox),
+            Builder::FailsAfter(steps) => {
+                let dying = Dying { actor: builder, steps };
+                index = Some(spawn(dying, (index_outbox.clone(), inbox), &fate).unwrap());
+            }
         }
         let (mut flusher, mut flush_outbox) = (None, None);
         if setup.has_flusher {
@@ -181,7 +195,7 @@ impl World {
             unsynced_since_ns: None,
         };
         let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
-        let sink = ModelSink { publisher, flaw: setup.sink, kept: Vec::new() };
+        let sink = ModelSink { publisher, flaw: setup.sink };
         let wal = WalActor::new(Some(log), sink, SeqNo::FIRST, Arc::clone(&fate), metrics);
         let wal = if setup.is_stubborn {
             spawn(Stubborn(wal), mailbox(4), &fate).unwrap()
@@ -190,7 +204,9 @@ impl World {
             spawn(wal, letters, &fate).unwrap()
         };
         let spin = setup.is_awake.then(Spin::for_callers);
-        Self { spin, view, fate, disk, wal, flusher, index, _no_builder: no_builder }
+        let has_builder = index.is_some();
+        let actors = Actors::without_files(wal, flusher, index);
+        Self { view, fate, disk, spin, actors, has_builder, _no_builder: no_builder }
     }
 
     /// What `insert` does once it is let in.
@@ -201,9 +217,10 @@ impl World {
     /// [`World::insert`] of any intent.
     pub fn put(&self, intent: Intent) -> Result<(), TalaError> {
         let encoded = Encoded::insert(&intent, BatchPlace::SINGLE)?;
-        let lag = match &self.index {
-            Some(_) => Some(self.view.index.lag.pass(1).map_err(|_| self.fate.cause())?),
-            None => None,
+        let lag = if self.has_builder {
+            Some(self.view.index.lag.pass(1).map_err(|_| self.fate.cause())?)
+        } else {
+            None
         };
         self.write(LogOp::Insert(intent), encoded, lag)
     }
@@ -218,7 +235,7 @@ impl World {
         let op = PreparedOp { op, encoded: Some(encoded) };
         let (reply, answer) = one_shot();
         let request = WriteRequest { ops: vec![op], room: [None, None], lag, sent_ns: 0, reply };
-        self.send(WalLetter::Write(request));
+        self.actors.send_wal(WalLetter::Write(request));
         answer
     }
 
@@ -238,32 +255,25 @@ impl World {
         drop(self.ask(LogOp::Insert(intent), encoded, None));
     }
 
-    /// What `close` does first: it has the log's writer finish.
+    /// What `close` does once it has raised its flag.
     pub fn close(&self) {
-        self.send(WalLetter::Close);
-        assert!(self.wal.wait_ended().is_none(), "a close that fails");
+        self.actors.close(true, &self.fate).expect("no thread failed");
     }
 
     /// What `wait_indexed` does.
     pub fn wait_indexed(&self) -> Result<(), TalaError> {
         let (reply, answer) = one_shot();
         let row = RowId(self.view.index.arena.len());
-        let index = self.index.as_ref().expect("there is a builder");
-        let outbox = index.outbox().expect("the world lives");
         let room = Gate::new(1).pass(1).map_err(|_| self.fate.cause())?;
-        drop(outbox.send(IndexLetter::WaitLinked { row, room, reply }));
+        self.actors.send_index(IndexLetter::WaitLinked { row, room, reply });
         answer.wait().ok_or_else(|| self.fate.cause())
     }
 
     /// What `flush` does once it is let in.
     pub fn flush(&self) -> Result<(), TalaError> {
         let (reply, answer) = one_shot();
-        self.send(WalLetter::Flush(Request { room: None, reply }));
+        self.actors.send_wal(WalLetter::Flush(Request { room: None, reply }));
         answer.wait().ok_or_else(|| self.fate.cause())
-    }
-
-    fn send(&self, letter: WalLetter) {
-        drop(self.wal.outbox().expect("the world lives").send(letter));
     }
 
     /// The ids that a search finds now.
@@ -283,7 +293,7 @@ impl World {
 
     /// Where the record of this intent is in the log, if a crash would leave it there.
     pub fn durable_place(&self, number: u8) -> Option<usize> {
-        self.disk.lock().unwrap().durable_place(&id(number))
+        self.disk.lock().durable_place(&id(number))
     }
 
     /// The sequence number of an intent that is there.
@@ -294,22 +304,6 @@ impl World {
     /// The last sequence number that readers see.
     pub fn visible(&self) -> u64 {
         self.view.index.visible.load(Ordering::Acquire)
-    }
-}
-
-/// As the engine ends when its last handle is dropped: downstream.
-impl Drop for World {
-    fn drop(&mut self) {
-        self.wal.release();
-        self.wal.join();
-        if let Some(flusher) = &mut self.flusher {
-            flusher.release();
-            flusher.join();
-        }
-        if let Some(index) = &mut self.index {
-            index.release();
-            index.join();
-        }
     }
 }
 
@@ -344,16 +338,12 @@ pub fn new_view(
 pub enum SinkFlaw {
     /// Nothing.
     None,
-    /// A round becomes visible with the next one.
-    PublishesLate,
     /// Does not wait for the segments on their way.
     ForgetsSeals,
     /// Has no room for rows.
     RefusesRows,
     /// Loses the right to answer a flush without giving it up.
     LeaksReplies,
-    /// Publishes a round from its end.
-    TurnsAround,
     /// Seals buffers that have nothing to say.
     SealsNothing,
 }
@@ -362,7 +352,6 @@ pub enum SinkFlaw {
 struct ModelSink {
     publisher: Publisher,
     flaw: SinkFlaw,
-    kept: Vec<Staged>,
 }
 
 impl CommitSink for ModelSink {
@@ -371,14 +360,9 @@ impl CommitSink for ModelSink {
     }
 
     fn publish(&mut self, staged: &mut Vec<Staged>) -> Result<(), StopCause> {
-        match self.flaw {
-            SinkFlaw::PublishesLate => std::mem::swap(&mut self.kept, staged),
-            SinkFlaw::TurnsAround => staged.reverse(),
-            SinkFlaw::RefusesRows if !staged.is_empty() => {
-                let error = TalaError::TooLarge { what: "number of rows", got: 1, max: 0 };
-                return Err(StopCause::Failed(error));
-            }
-            _ => {}
+        if self.flaw == SinkFlaw::RefusesRows && !staged.is_empty() {
+            let error = TalaError::TooLarge { what: "number of rows", got: 1, max: 0 };
+            return Err(StopCause::Failed(error));
         }
         self.publisher.publish(staged)
     }

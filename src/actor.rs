@@ -21,7 +21,7 @@ use crate::{
     sync::{
         Inbox, Mutex, Outbox, Patience, Received, Thread,
         atomic::{AtomicBool, Ordering},
-        block_on, catch_panic, mailbox, wake,
+        block_on, catch_panic, is_broken, mailbox, wake,
     },
     trace,
 };
@@ -300,6 +300,9 @@ fn run<A: Actor>(
     // After a panic the state is not to be used again, only let go; letting go may panic as well.
     let _ = catch_panic(|| drop(actor));
     ended.set(fault);
+    if is_broken("letters left in a mailbox") {
+        return;
+    }
     while let Received::Letter(letter) = inbox.receive(Patience::Endless) {
         let _ = catch_panic(|| drop(letter));
     }

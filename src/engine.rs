@@ -30,6 +30,7 @@ pub(crate) use self::verify::verify_in;
 #[cfg(any(loom, shuttle))]
 pub mod models {
     pub use super::{
+        close::Actors,
         feed::{CommittedWrite, Delivery, Feed, Subscription},
         publish::Publisher,
         view::{Contents, IndexMap, IntentMap, View},

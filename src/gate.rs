@@ -17,7 +17,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::sync::{Mutex, MutexGuard, block_on, block_on_until, wake};
+use crate::sync::{Mutex, MutexGuard, block_on, block_on_until, is_broken, wake};
 
 /// A limit on how much may be under way at once.
 #[derive(Debug)]
@@ -304,10 +304,11 @@ impl Future for Passing {
         }
         let gate = Arc::clone(&self.gate);
         let mut state = gate.hold();
-        if state.closed {
+        if state.closed && !is_broken("a close between two looks") {
             return Poll::Ready(Err(GateClosed));
         }
-        if state.waiting.is_empty() && state.fits(self.amount) {
+        let looks_again = !is_broken("room between two looks");
+        if looks_again && state.waiting.is_empty() && state.fits(self.amount) {
             state.used += self.amount;
             return Poll::Ready(Ok(permit(&mut self)));
         }
@@ -334,6 +335,7 @@ impl Drop for Passing {
             let mut state = self.gate.hold();
             let standing = std::mem::replace(&mut place.lock().standing, Standing::Refused);
             match standing {
+                Standing::Admitted if is_broken("the share of who leaves once let in") => {}
                 Standing::Admitted => state.used = state.used.saturating_sub(self.amount),
                 Standing::Waiting(_) | Standing::Refused => {
                     state.waiting.retain(|other| !Arc::ptr_eq(other, &place));

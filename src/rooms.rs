@@ -38,8 +38,8 @@ mod models {
     pub use crate::{
         actor::{Actor, Ending, Fate, Flow, Handle, spawn},
         engine::models::{
-            CommittedWrite, Contents, Delivery, Feed, IndexMap, IntentMap, Publisher, Subscription,
-            View,
+            Actors, CommittedWrite, Contents, Delivery, Feed, IndexMap, IntentMap, Publisher,
+            Subscription, View,
         },
         entry::{Embeddings, Entry, Vector},
         gate::{Gate, GateClosed, Passing, Permit},

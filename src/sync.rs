@@ -27,6 +27,13 @@ mod stopwatch;
 pub use spin::Spin;
 pub use stopwatch::Stopwatch;
 
+/// The order of a store that publishes what was written before it: Release. In models that have
+/// `place` broken it is Relaxed, as on a processor that moves stores, and loom sees it.
+#[inline]
+pub fn release(place: &str) -> atomic::Ordering {
+    if is_broken(place) { atomic::Ordering::Relaxed } else { atomic::Ordering::Release }
+}
+
 /// Wakes a task. A waker is not ours: whatever it does, a panic included, it must not keep the
 /// thread that wakes it from waking the others.
 pub fn wake(waker: Waker) {

@@ -7,7 +7,7 @@ use tala_core::{StopCause, TalaError};
 
 use super::{Inner, reporter::ReportLetter};
 use crate::{
-    actor::Handle,
+    actor::{Fate, Handle},
     files::DirLock,
     index::IndexLetter,
     segment::FlushLetter,
@@ -20,7 +20,8 @@ pub struct Actors {
     pub(super) wal: Handle<WalLetter>,
     /// `None` in memory.
     pub(super) flusher: Option<Handle<FlushLetter>>,
-    pub(super) index: Handle<IndexLetter>,
+    /// `None` in models that are not about it.
+    pub(super) index: Option<Handle<IndexLetter>>,
     /// Prepares log files; its one outbox is the log's. `None` in memory, and where it could not be started.
     pub(super) prepare: Option<Handle<Fill>>,
     /// Reports latencies; `None` unless the options ask for it.
@@ -33,9 +34,20 @@ pub struct Actors {
 }
 
 impl Actors {
+    /// The threads of an engine that has no files of its own, in a model.
+    #[cfg(any(loom, shuttle))]
+    pub fn without_files(
+        wal: Handle<WalLetter>,
+        flusher: Option<Handle<FlushLetter>>,
+        index: Option<Handle<IndexLetter>>,
+    ) -> Self {
+        let close_is_sent = AtomicBool::new(false);
+        Self { wal, flusher, index, prepare: None, reporter: None, lock: None, close_is_sent }
+    }
+
     /// Sends to the log's writer. A letter that cannot be delivered is dropped, and so is its
     /// reply.
-    pub(super) fn send_wal(&self, letter: WalLetter) {
+    pub fn send_wal(&self, letter: WalLetter) {
         if let Some(outbox) = self.wal.outbox() {
             drop(outbox.send(letter));
         }
@@ -50,8 +62,8 @@ impl Actors {
     }
 
     /// Sends to the index builder.
-    pub(super) fn send_index(&self, letter: IndexLetter) {
-        if let Some(outbox) = self.index.outbox() {
+    pub fn send_index(&self, letter: IndexLetter) {
+        if let Some(outbox) = self.index.as_ref().and_then(Handle::outbox) {
             drop(outbox.send(letter));
         }
     }
@@ -59,7 +71,7 @@ impl Actors {
     /// Whether the caller runs on one of these threads, which must not wait for itself.
     fn is_current(&self) -> bool {
         self.wal.is_current()
-            || self.index.is_current()
+            || self.index.as_ref().is_some_and(Handle::is_current)
             || self.flusher.as_ref().is_some_and(Handle::is_current)
             || self.prepare.as_ref().is_some_and(Handle::is_current)
             || self.reporter.as_ref().is_some_and(Handle::is_current)
@@ -76,44 +88,52 @@ impl Actors {
             drop(outbox.send(letter));
         }
     }
-}
 
-impl Inner {
-    /// See [`StorageEngine::close`](super::StorageEngine::close).
-    pub(super) fn close(&self) -> Result<(), TalaError> {
-        let actors = &self.actors;
-        // Before any flag is raised: a close on another thread has everything still to do.
-        if actors.is_current() {
-            actors.send_close();
-            return Ok(());
-        }
-        let is_first = !self.closed.swap(true, Ordering::AcqRel);
-        actors.send_close();
-        let wal_fault = actors.wal.wait_ended();
+    /// Has the threads finish, one after the other, and waits until they have. The first close of an
+    /// engine tells them to, and the others only wait.
+    ///
+    /// # Errors
+    /// For the first close, what ended a thread before it.
+    pub fn close(&self, is_first: bool, fate: &Fate) -> Result<(), TalaError> {
+        self.send_close();
+        let wal_fault = self.wal.wait_ended();
         if is_first {
-            actors.send_flusher(FlushLetter::Close);
+            self.send_flusher(FlushLetter::Close);
         }
         // The log has let go of it. It may be removing a file of this directory.
-        let _ = actors.prepare.as_ref().and_then(Handle::wait_ended);
-        let flush_fault = actors.flusher.as_ref().and_then(Handle::wait_ended);
+        let _ = self.prepare.as_ref().and_then(Handle::wait_ended);
+        let flush_fault = self.flusher.as_ref().and_then(Handle::wait_ended);
         if is_first {
-            actors.send_index(IndexLetter::Close);
+            self.send_index(IndexLetter::Close);
         }
-        let index_fault = actors.index.wait_ended();
+        let index_fault = self.index.as_ref().and_then(Handle::wait_ended);
         // Last, so that its last report has all that the others did.
         if is_first {
-            actors.send_reporter(ReportLetter::Close);
+            self.send_reporter(ReportLetter::Close);
         }
-        let _ = actors.reporter.as_ref().and_then(Handle::wait_ended);
-        let released = actors.lock.as_ref().map_or(Ok(()), |lock| lock.release());
+        let _ = self.reporter.as_ref().and_then(Handle::wait_ended);
+        let released = self.lock.as_ref().map_or(Ok(()), |lock| lock.release());
         if !is_first {
             return Ok(());
         }
         let Some(fault) = wal_fault.or(flush_fault).or(index_fault) else { return released };
         // The fate knows which fault came first; the others followed from it. But it knows of none
         // where the log's writer had ended well before another thread failed.
-        let first = self.fate.ending().filter(|ending| !matches!(*ending.cause, StopCause::Closed));
+        let first = fate.ending().filter(|ending| !matches!(*ending.cause, StopCause::Closed));
         Err(first.unwrap_or(fault).into())
+    }
+}
+
+impl Inner {
+    /// See [`StorageEngine::close`](super::StorageEngine::close).
+    pub(super) fn close(&self) -> Result<(), TalaError> {
+        // Before any flag is raised: a close on another thread has everything still to do.
+        if self.actors.is_current() {
+            self.actors.send_close();
+            return Ok(());
+        }
+        let is_first = !self.closed.swap(true, Ordering::AcqRel);
+        self.actors.close(is_first, &self.fate)
     }
 }
 
@@ -136,9 +156,11 @@ impl Drop for Actors {
                 flusher.join();
             }
         }
-        self.index.release();
-        if !on_own_thread {
-            self.index.join();
+        if let Some(index) = &mut self.index {
+            index.release();
+            if !on_own_thread {
+                index.join();
+            }
         }
         if let Some(reporter) = &mut self.reporter {
             reporter.release();

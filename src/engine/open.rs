@@ -23,7 +23,7 @@ use crate::{
     files::DirLock,
     gate::Gate,
     ids::{FileNumber, RowId, SeqNo},
-    index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Shared},
+    index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, Shared},
     metrics::{Instruments, LockRank, TrackedMutex},
     options::{Durability, EngineOptions, OpenProgress},
     segment::{DiskSegments, FlushActor, Manifest, segment_name},
@@ -294,7 +294,8 @@ fn start(
     let index_outbox = index_mailbox.0.clone();
     let builder =
         IndexActor::new(index, graph_writer, options.index_threads, options.index_lag_max);
-    let index = spawn(builder, index_mailbox, &fate)?;
+    let shared = Arc::clone(&view.index);
+    let index = Some(spawn(builder, index_mailbox, &fate)?);
     let (mut flusher, mut log, mut manifest, mut lock) = (None, None, None, None);
     let mut flush_outbox = None;
     let mut prepare = None;
@@ -350,10 +351,9 @@ fn start(
     let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
     let wal = WalActor::new(log, publisher, last_seq.next(), Arc::clone(&fate), metrics);
     let wal = spawn(wal, awake_mailbox(options.mailbox_capacity + CONTROL_LETTERS), &fate)?;
-    // Who waits for room waits for rows to be linked, and the builder may wait for a full batch. Last,
-    // when nothing can fail any more: the builder goes on while somebody can write to it, and it is
-    // the end of the engine that closes the gate.
-    gates.lag.on_wait(move || waiter_outbox.send_if_empty(IndexLetter::Wake));
+    // Last, when nothing can fail any more: the builder goes on while somebody can write to it, and it
+    // is the end of the engine that closes the gate.
+    shared.wake_for_room(waiter_outbox);
     Ok(StorageEngine::of(Inner {
         options,
         view,

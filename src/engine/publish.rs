@@ -11,7 +11,7 @@ use crate::{
     index::{ArenaWriter, IndexLetter},
     metrics::record_stage,
     segment::{FlushLetter, HotBuffer, HotOp},
-    sync::{Outbox, Reply, atomic::Ordering, is_broken, now_ns},
+    sync::{Outbox, Reply, atomic::Ordering, is_broken, now_ns, release},
     wal::{CommitSink, Cut, LogOp, Staged},
 };
 
@@ -92,7 +92,7 @@ impl Publisher {
             self.hot_ops.extend(self.table_ops.drain(..).filter_map(|op| tables.apply(op)));
             // Under both locks, so that whoever saw a write in a map finds it by a search as well.
             // Release pairs with the Acquire of a search: it sees the rows and their deaths.
-            view.index.visible.store(self.last.0, Ordering::Release);
+            view.index.visible.store(self.last.0, release("visible without an order"));
             view.feed.is_on()
         };
         if is_followed {
@@ -144,6 +144,9 @@ impl CommitSink for Publisher {
     fn publish(&mut self, staged: &mut Vec<Staged>) -> Result<(), StopCause> {
         if staged.is_empty() {
             return Ok(());
+        }
+        if is_broken("a round from its end") {
+            staged.reverse();
         }
         let mut slice_len = 0;
         for staged in staged.drain(..) {

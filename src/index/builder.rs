@@ -26,9 +26,9 @@ use crate::{
     ids::RowId,
     metrics::{Instruments, Timing, TrackedMutex, record_stage},
     sync::{
-        Inbox, Patience, Reply,
+        Inbox, Outbox, Patience, Reply,
         atomic::{AtomicU32, AtomicU64, Ordering},
-        is_broken, now_ns,
+        is_broken, now_ns, release,
     },
 };
 
@@ -104,13 +104,22 @@ impl Shared {
         self.wake_at.swap(rows, Ordering::AcqRel);
         u64::from(self.arena.len()) >= rows
     }
+
+    /// From now on has the builder woken when somebody begins to wait for room among the rows that may
+    /// be unlinked: that is to wait for rows to be linked, and the builder may wait for a full batch.
+    pub fn wake_for_room(&self, builder: Outbox<IndexLetter>) {
+        if !is_broken("a wait for room that wakes nobody") {
+            self.lag.on_wait(move || builder.send_if_empty(IndexLetter::Wake));
+        }
+    }
 }
 
 /// Rows of a batch, at most: enough to keep threads busy, and few beside those that are linked.
 const BATCH_MAX: u32 = 64;
 
 /// A batch is no more than this share of the rows before it: its rows do not see later ones.
-const BATCH_SHARE: u32 = 32;
+/// (In a model with few rows there are batches as well.)
+const BATCH_SHARE: u32 = if cfg!(loom) { 2 } else { 32 };
 
 /// After so long without a new row, a batch that is not full is linked.
 const QUIET_NS: u64 = 250_000_000;
@@ -253,7 +262,7 @@ impl IndexActor {
             }
             // Release pairs with the Acquire of a search: below the watermark, the graph has the
             // row.
-            linked.store(row + 1, Ordering::Release);
+            linked.store(row + 1, release("the watermark without an order"));
             // In the sum the first row of the batch carries the time of the drafts, and in the
             // histogram each carries its share.
             let took_ns =

@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     random::SplitMix64,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU32, AtomicU64, Ordering},
+        release,
+    },
 };
 
 /// Above this no level is drawn: with `m = 2` one row in 2^31 would get there.
@@ -359,7 +362,7 @@ impl<M: Metric> GraphWriter<M> {
             Write::Append { row, level, slot, neighbor } => {
                 if let Some(slot) = self.graph.slots(row, level).get(slot) {
                     // Release: the neighbor's lists are seen by whoever follows the link.
-                    slot.store(neighbor, Ordering::Release);
+                    slot.store(neighbor, release("links without an order"));
                     self.links_count += 1;
                 }
             }
@@ -376,7 +379,9 @@ impl<M: Metric> GraphWriter<M> {
                 }
             }
             Write::Enter { entry } => {
-                self.graph.entry.store(entry.map_or(0, Entry::pack), Ordering::Release);
+                self.graph
+                    .entry
+                    .store(entry.map_or(0, Entry::pack), release("an entry without an order"));
             }
         }
     }
@@ -391,7 +396,7 @@ impl<M: Metric> GraphWriter<M> {
             if before == value {
                 continue;
             }
-            slot.store(value, Ordering::Release);
+            slot.store(value, release("links without an order"));
             if value != NONE {
                 self.links_count += 1;
             }

@@ -10,7 +10,10 @@
 use std::{cell::UnsafeCell, sync::Arc};
 
 use super::columns::{Columns, ENTRIES_MAX, Full};
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{
+    atomic::{AtomicU32, Ordering},
+    release,
+};
 
 /// Rows start on boundaries of this many bytes: a cache line.
 const LINE_BYTES: usize = 64;
@@ -174,7 +177,7 @@ impl RowsWriter {
         if std::mem::take(&mut self.staged) {
             let row = self.rows.len.load(Ordering::Relaxed);
             // Pairs with the Acquire in `len`: whoever sees the number sees the row.
-            self.rows.len.store(row + 1, Ordering::Release);
+            self.rows.len.store(row + 1, release("rows without an order"));
         }
     }
 }

@@ -89,7 +89,10 @@ impl<S: SegmentStore> Actor for FlushActor<S> {
         _inbox: &Inbox<FlushLetter>,
     ) -> Result<Flow, StopCause> {
         match letter {
-            FlushLetter::Seal { buffer, last_seq, log, reply } => {
+            FlushLetter::Seal { buffer, last_seq, log, mut reply } => {
+                if is_broken("an answer before the segment") {
+                    reply.take().into_iter().for_each(|reply| reply.send(()));
+                }
                 let _flushing = trace::flushing(last_seq.0);
                 let since_ns = now_ns();
                 let bytes =

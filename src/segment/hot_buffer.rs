@@ -6,6 +6,7 @@ use tala_wire::{Change, Row, SegmentWriter};
 use crate::{
     entry::{Embeddings, Entry, NoArena, Vector},
     ids::{IdMap, SeqNo},
+    sync::is_broken,
 };
 
 /// A committed operation, as the hot buffer takes it. Cheap to clone.
@@ -250,6 +251,7 @@ impl HotBuffer {
                 let slot = self.by_id.get(&id).map(|&index| &mut self.slots[index]);
                 match slot {
                     Some(Slot::Held(entry)) => entry.outcome = Some(outcome),
+                    _ if is_broken("the outcome of an intent that is being flushed") => {}
                     _ => self.changes.push((seq, id, Change::Outcome(outcome))),
                 }
             }

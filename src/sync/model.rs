@@ -5,6 +5,7 @@
 //! condition variables; a deadline never passes; the clock stands still.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     fmt,
     future::{Future, poll_fn},
@@ -346,13 +347,23 @@ impl<T> Outbox<T> {
 impl<T> Inbox<T> {
     /// Takes the next letter, waiting for it as long as `patience` says; a deadline never passes.
     pub fn receive(&self, patience: Patience) -> Received<T> {
+        let saw_nothing = Cell::new(false);
         if let Some(spin) = &self.spin
             && patience != Patience::None
         {
-            spin.until(|| !self.shared.queue.lock().expect(UNPOISONED).letters.is_empty());
+            spin.until(|| {
+                saw_nothing.set(self.shared.queue.lock().expect(UNPOISONED).letters.is_empty());
+                !saw_nothing.get()
+            });
         }
         let mut queue = self.shared.queue.lock().expect(UNPOISONED);
+        if saw_nothing.get() && queue.senders > 0 && is_broken("a sleep without a last look") {
+            queue = self.shared.not_empty.wait(queue).expect(UNPOISONED);
+        }
         loop {
+            if queue.senders == 0 && is_broken("an end before the last letters") {
+                return Received::Closed;
+            }
             if let Some(letter) = queue.letters.pop_front() {
                 self.shared.not_full.notify_one();
                 return Received::Letter(letter);

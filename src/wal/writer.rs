@@ -321,8 +321,14 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
             self.round.answers.drain(..).for_each(|(reply, applies)| reply.send(applies));
         }
         self.write().map_err(StopCause::Failed)?;
+        if is_broken("an answer before the publication") {
+            self.round.answers.drain(..).for_each(|(reply, applies)| reply.send(applies));
+        }
         let (publishes, since_ns) = (!self.round.staged.is_empty(), now_ns());
         self.sink.publish(&mut self.round.staged)?;
+        if is_broken("a sync after the publication") {
+            self.work()?;
+        }
         if publishes {
             self.metrics.record_since(Timing::Publish, since_ns);
         }
@@ -353,7 +359,7 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
             log.unsynced_since_ns.get_or_insert(since_ns);
         }
         let is_due = match log.durability {
-            Durability::Sync => true,
+            Durability::Sync => !is_broken("a sync after the publication"),
             Durability::Interval(_) => log.sync_due_ns().is_some_and(|due_ns| due_ns <= since_ns),
             Durability::Os => false,
         };
@@ -463,6 +469,11 @@ impl<F: LogFile + 'static, S: CommitSink> Actor for WalActor<F, S> {
         let mut flush = None;
         let mut flow = Flow::Continue;
         let mut letter = Some(first);
+        if is_broken("a write that overtakes")
+            && let Received::Letter(WalLetter::Write(next)) = inbox.receive(Patience::None)
+        {
+            self.stage(next);
+        }
         while let Some(taken) = letter.take() {
             match taken {
                 WalLetter::Write(request) => self.stage(request),

@@ -8,7 +8,7 @@ use crate::{
     simulated::{EACCES, SimDisk},
 };
 use tala_core::{IntentStore, TalaError};
-use tala_store::{StorageEngine, rooms::verify_on, verify};
+use tala_store::{StorageEngine, rooms::verify_on, stored_dim, verify};
 
 const SEGMENT: &str = "segment_000002.tbf";
 
@@ -205,4 +205,42 @@ fn a_file_that_cannot_be_read_does_not_end_the_check() {
         matches!(segment, TalaError::Storage { path, .. } if *path == at("segment_000001.tbf"))
     );
     assert!(log.to_string().contains("log_000003.wal"), "{log}");
+}
+
+/// A sparse MANIFEST of gigabytes once took every command half a minute, and as much memory as it was
+/// long.
+#[test]
+fn the_length_of_a_manifest_is_compared_with_its_counts_before_it_is_read() {
+    let files = store();
+    let intact = &files["MANIFEST"];
+    let put = |at: usize, bytes: &[u8]| {
+        let mut manifest = intact.clone();
+        manifest[at..at + bytes.len()].copy_from_slice(bytes);
+        manifest
+    };
+    let cases = [
+        (intact.clone(), intact.len() as u64, "the counts ask for"),
+        (put(8, &[2]), 64 << 20, "of another version"),
+        (put(48, &u64::MAX.to_le_bytes()), 48, "no file is as long"),
+        (put(0, b"x"), 0, "not a manifest"),
+    ];
+    for (bytes, due, expected) in cases {
+        let dir = TestDir::new();
+        let path = dir.file("MANIFEST");
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        // More than any memory, where the file system has files of that length.
+        file.set_len(1 << 43).or_else(|_| file.set_len(8 << 30)).unwrap();
+        let refused = [
+            stored_dim(dir.path()).unwrap_err(),
+            StorageEngine::open(DIM, dir.path(), 100).unwrap_err(),
+            verify(dir.path()).unwrap().damage.remove(0),
+        ];
+        for error in refused {
+            let TalaError::Corrupt { file, offset, what } = error else { panic!("{error}") };
+            assert_eq!((file, offset), (path.clone(), due), "{what}");
+            assert!(what.contains(expected), "{what}");
+        }
+        fs::remove_file(path).unwrap();
+    }
 }

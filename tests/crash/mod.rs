@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tala_core::{IntentStore, TalaError};
+use tala_core::{Intent, IntentStore, TalaError};
 use tala_store::{Durability, EngineOptions, StorageEngine, rooms::verify_on};
 
 use crate::{
-    common::{DIM, Model, id, intent, outcome, version},
+    common::{self, DIM, Model, id, outcome},
     simulated::{Event, Kind, Mark, SimDisk, Volume},
 };
 
@@ -31,6 +31,16 @@ const CHECK: u64 = 900_000;
 /// Images that wait to be checked, and threads that check them.
 const WAITING: usize = 64;
 const CHECKERS: usize = 8;
+
+/// An intent whose time is that of many others, so that their order is told by that of their writes.
+fn intent(number: u64) -> Intent {
+    Intent { timestamp: 1_000 + number % 4, ..common::intent(number) }
+}
+
+/// Another version of it, at another of these times or at the same.
+fn version(number: u64, version: u64) -> Intent {
+    Intent { timestamp: 1_000 + (number + version) % 4, ..common::version(number, version) }
+}
 
 /// Something that a user of a store does, and waits for.
 #[derive(Clone, Debug)]
@@ -219,6 +229,7 @@ pub fn check(scenario: &Scenario, states: &[Model], volume: Volume, allowed: All
     let mut model = states[found].clone();
     write_again(&engine, &mut model);
     assert!(model.is_in(&engine), "it does not hold what was written after the crash");
+    model.check_search(&engine);
     engine.close().expect("a store that was opened can be closed");
     drop(engine);
     let report = verify_on(Arc::new(disk.clone()), Path::new(STORE)).expect("it can be checked");
@@ -227,6 +238,7 @@ pub fn check(scenario: &Scenario, states: &[Model], volume: Volume, allowed: All
     let engine = scenario.open(&left).expect("it opens once more");
     assert!(engine.recovery().was_clean, "it was closed");
     assert!(model.is_in(&engine), "what was written after the crash is not there");
+    model.check_search(&engine);
 }
 
 /// Opens the store, and cuts the power when it is open: what its user saw is what must be there then.

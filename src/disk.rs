@@ -77,6 +77,13 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// All of its bytes. A length that memory cannot hold is an error.
     fn read_whole(&self) -> io::Result<Vec<u8>>;
 
+    /// Its first `len` bytes, or all where it has less.
+    fn read_start(&self, len: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = self.read_whole()?;
+        bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(bytes)
+    }
+
     /// All of its bytes, mapped. Nobody may write to a file that is mapped.
     fn map(&self) -> io::Result<Mapping>;
 

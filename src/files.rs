@@ -8,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
 use tala_core::{StorageOperation, TalaError};
 
-use crate::disk::{Disk, DiskFile, LogSyncs, StoreDir, write_gently};
+use crate::disk::{Disk, DiskFile, EntryKind, LogSyncs, StoreDir, write_gently};
 
 /// Name of the file that a [`DirLock`] holds.
 pub(crate) const LOCK_NAME: &str = "LOCK";
@@ -105,6 +106,22 @@ pub(crate) fn reread_from_disk(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, 
     file.read_whole().map_err(failed(StorageOperation::Read, path))
 }
 
+/// Whether this error says that the file `path` is lost to who reads it, and nothing of the others: the
+/// device cannot give what it holds, it is no regular file, links to it lead round in a circle, it may
+/// not be read, or memory does not hold it.
+pub(crate) fn is_unreadable(disk: &dyn Disk, path: &Path, error: &io::Error) -> bool {
+    let is_refused = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::OutOfMemory);
+    let is_io = error.raw_os_error() == Some(Errno::IO.raw_os_error());
+    is_refused || is_io || is_no_file(disk, path, error)
+}
+
+/// Whether this error of opening `path` comes from what stands there: no regular file, or links in a
+/// circle.
+fn is_no_file(disk: &dyn Disk, path: &Path, error: &io::Error) -> bool {
+    let is_irregular = || disk.kind(path).is_ok_and(|kind| kind != EntryKind::File);
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) || is_irregular()
+}
+
 /// For `map_err`: the storage error of `operation` on `path`.
 pub(crate) fn failed(
     operation: StorageOperation,
@@ -135,20 +152,23 @@ impl DirLock {
         Self::of(file, path, locked)
     }
 
-    /// Keeps every writer out of `dir`, without waiting and without creating anything; `None` where
-    /// there is no file to lock.
+    /// Keeps every writer out of `dir`, without waiting and without creating anything.
     ///
     /// # Errors
     /// As [`DirLock::take`].
-    pub(crate) fn take_shared(dir: &StoreDir) -> Result<Option<Self>, TalaError> {
+    pub(crate) fn take_shared(dir: &StoreDir) -> Result<SharedLock, TalaError> {
         let path = dir.join(LOCK_NAME);
         let file = match dir.disk().open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(TalaError::storage(StorageOperation::Open, path, error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SharedLock::Missing),
+            Err(error) => {
+                let is_no_file = is_no_file(dir.disk(), &path, &error);
+                let error = TalaError::storage(StorageOperation::Open, path, error);
+                return if is_no_file { Ok(SharedLock::Impossible(error)) } else { Err(error) };
+            }
         };
         let locked = file.try_lock_shared();
-        Self::of(file, path, locked).map(Some)
+        Self::of(file, path, locked).map(SharedLock::Held)
     }
 
     fn of(
@@ -174,6 +194,24 @@ impl DirLock {
     /// [`TalaError::Storage`]; the lock is free at the latest when the process ends.
     pub(crate) fn release(&self) -> Result<(), TalaError> {
         self.file.unlock().map_err(failed(StorageOperation::Lock, &self.path))
+    }
+}
+
+/// What became of the wish to keep writers out of a directory.
+#[derive(Debug)]
+pub(crate) enum SharedLock {
+    /// They are kept out until this is dropped, which is all that is done with it.
+    Held(#[allow(dead_code)] DirLock),
+    /// There is no file to lock, and a writer may make one.
+    Missing,
+    /// What stands in its place can be locked by nobody, so that nobody can open the store.
+    Impossible(TalaError),
+}
+
+impl SharedLock {
+    /// Whether it is held.
+    pub(crate) const fn is_held(&self) -> bool {
+        matches!(self, Self::Held(_))
     }
 }
 
@@ -261,12 +299,13 @@ mod tests {
     fn a_shared_lock_creates_nothing_and_keeps_writers_out() {
         let dir = tempfile::tempdir().unwrap();
         let store = StoreDir::real(dir.path());
-        assert!(DirLock::take_shared(&store).unwrap().is_none());
+        assert!(matches!(DirLock::take_shared(&store).unwrap(), SharedLock::Missing));
         assert!(!dir.path().join("LOCK").exists());
         let writer = DirLock::take(&store).unwrap();
         assert!(matches!(DirLock::take_shared(&store), Err(TalaError::Locked { .. })));
         drop(writer);
-        let readers = [0; 2].map(|_| DirLock::take_shared(&store).unwrap().unwrap());
+        let readers = [0; 2].map(|_| DirLock::take_shared(&store).unwrap());
+        assert!(readers.iter().all(SharedLock::is_held));
         let error = DirLock::take(&store).unwrap_err();
         assert!(matches!(&error, TalaError::Locked { path } if path == dir.path()), "{error}");
         drop(readers);

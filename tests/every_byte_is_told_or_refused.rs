@@ -80,6 +80,18 @@ struct Store {
     files: Files,
     /// After each write, oldest first: all intents by id.
     states: Vec<BTreeMap<tala_core::IntentId, Intent>>,
+    /// The log that was being written, and its length at each of these states.
+    live_log: String,
+    lens: Vec<usize>,
+}
+
+/// What was done to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It ends after so many bytes.
+    Cut(usize),
+    /// One bit is another.
+    Flip,
 }
 
 impl Store {
@@ -87,10 +99,16 @@ impl Store {
     fn new(is_closed: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let open = || StorageEngine::open(DIM, dir.path(), 100).unwrap();
-        let mut states = Vec::new();
+        let (mut states, mut logs) = (Vec::new(), Vec::new());
         let mut record = |engine: &StorageEngine| {
             let rows = engine.query_temporal(EVER).unwrap();
             states.push(rows.into_iter().map(|row| (row.id, row)).collect());
+            let entries = fs::read_dir(dir.path()).unwrap().map(Result::unwrap);
+            let logs_now =
+                entries.map(|it| (it.file_name().into_string().unwrap(), it.metadata().unwrap()));
+            let is_log = |name: &str| name.starts_with("log_") && name.ends_with(".wal");
+            let newest = logs_now.filter(|(name, _)| is_log(name)).max_by_key(|it| it.0.clone());
+            logs.push(newest.map(|(name, found)| (name, found.len() as usize)));
         };
         let engine = open();
         for number in 0..3 {
@@ -118,7 +136,13 @@ impl Store {
         let files = entries
             .map(|it| (it.file_name().into_string().unwrap(), fs::read(it.path()).unwrap()))
             .collect();
-        Self { files, states }
+        let (live_log, _) = logs.last().unwrap().clone().unwrap();
+        let len_at = |log: &Option<(String, usize)>| {
+            log.as_ref().filter(|(name, _)| *name == live_log).map_or(0, |(_, len)| *len)
+        };
+        let lens: Vec<usize> = logs.iter().map(len_at).collect();
+        assert!(lens.is_sorted_by(|a, b| a < b), "each write makes the log longer: {lens:?}");
+        Self { files, states, live_log, lens }
     }
 
     fn names(&self) -> Vec<String> {
@@ -201,7 +225,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Tries the store with `bytes` in place of the file `name`.
-    fn run(&mut self, name: &str, bytes: &[u8], opens: bool, what: &str) {
+    fn run(&mut self, name: &str, bytes: &[u8], change: Change, opens: bool, what: &str) {
         self.put(name, Some(bytes));
         let (report, peak) = peak_of(|| verify(self.path()).unwrap());
         self.bounded(0, peak, what);
@@ -263,8 +287,16 @@ impl<'a> Trial<'a> {
             self.counts.exact += 1;
             return;
         }
-        // Less than all is a torn end of the log that was being written, and nothing else.
-        assert!(name.ends_with(".wal"), "{what}: writes {found} of {}", self.store.states.len());
+        // Less than all is a torn end of the log that was being written, and nothing else. A flipped bit
+        // takes the last write at most, since later writes prove that one before them was synced; a cut
+        // takes what does not stand whole before it.
+        let last = self.store.states.len() - 1;
+        assert_eq!(name, self.store.live_log, "{what}: writes {found} of {last}");
+        let due = match change {
+            Change::Flip => last - 1,
+            Change::Cut(len) => self.store.lens.partition_point(|it| *it <= len).saturating_sub(1),
+        };
+        assert_eq!(found, due, "{what}: writes of {last}");
         self.counts.torn += 1;
     }
 
@@ -282,7 +314,8 @@ impl<'a> Trial<'a> {
             for len in 0..intact.len() {
                 let (checks, opens) = turns();
                 if checks {
-                    self.run(&name, &intact[..len], opens, &format!("{name} cut to {len}"));
+                    let what = format!("{name} cut to {len}");
+                    self.run(&name, &intact[..len], Change::Cut(len), opens, &what);
                 }
             }
             let mut bytes = intact;
@@ -292,7 +325,7 @@ impl<'a> Trial<'a> {
                     continue;
                 }
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                self.run(&name, &bytes, opens, &format!("{name}, bit {bit}"));
+                self.run(&name, &bytes, Change::Flip, opens, &format!("{name}, bit {bit}"));
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
         }

@@ -116,6 +116,25 @@ impl DiskFile for File {
         Ok(bytes)
     }
 
+    fn read_start(&self, len: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut at = 0;
+        let end = len.min(self.byte_len()?);
+        bytes.try_reserve_exact(usize::try_from(end).unwrap_or(usize::MAX))?;
+        bytes.resize(end as usize, 0);
+        while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            match FileExt::read_at(self, rest, at as u64) {
+                // It was cut meanwhile.
+                Ok(0) => break,
+                Ok(read) => at += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(at);
+        Ok(bytes)
+    }
+
     fn map(&self) -> io::Result<Mapping> {
         map(self).map(Mapping::Mapped)
     }

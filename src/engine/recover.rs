@@ -296,6 +296,21 @@ impl JudgedLog {
         Ok(Self { path, bytes, is_live, end, expected })
     }
 
+    /// Judges a log of which only its number is known and that its first record has this sequence
+    /// number, by what it says itself.
+    ///
+    /// # Errors
+    /// As [`JudgedLog::new`].
+    pub fn alone(
+        dir: &StoreDir,
+        bytes: Vec<u8>,
+        file: FileNumber,
+        first_seq: SeqNo,
+    ) -> Result<Self, TalaError> {
+        let bound = Bound::Live { synced_outside: SeqNo::ZERO };
+        Self::new(dir, bytes, Expected { file, first_seq, bound })
+    }
+
     /// The records that count, in order, for a store whose embeddings have dimension `dim`.
     pub fn records(&self, dim: usize) -> impl Iterator<Item = Result<LogRecord, TalaError>> {
         accepted_records(&self.bytes, &self.expected, &self.end).map(move |record| {

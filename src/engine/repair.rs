@@ -20,13 +20,11 @@ use super::recover::{Listing, UNFINISHED_NAME, Unlisted, ensure_dir, settle_dir}
 use crate::{
     disk::{EntryKind, LogSyncs, StoreDir},
     entry::{Entry, NoArena, Vector},
-    files::{DirLock, failed, sync_dir, write_atomically},
+    files::{DirLock, SharedLock, failed, is_unreadable, sync_dir, write_atomically},
     ids::SeqNo,
     segment::{HotBuffer, HotOp, MANIFEST_NAME, Manifest, epoch_ns, write_segment},
 };
 
-/// The error number of a device that cannot read what it holds: this file is lost, others may not be.
-const EIO: i32 = 5;
 /// Intents in a segment of the new store.
 const SEGMENT_INTENTS: usize = 10_000;
 /// Bytes of embeddings and commands after which a segment of the new store is full.
@@ -177,7 +175,7 @@ pub fn repair_in(dir: &StoreDir, to: &StoreDir) -> Result<RepairReport, TalaErro
     };
     let (sources, events) = salvager.finish();
     let merged = Merged::of(events);
-    if lock.is_none() && DirLock::take_shared(dir)?.is_some() {
+    if !lock.is_held() && DirLock::take_shared(dir)?.is_held() {
         return Err(TalaError::Locked { path: dir.path().to_owned() });
     }
     report.dim = dim;
@@ -186,6 +184,10 @@ pub fn repair_in(dir: &StoreDir, to: &StoreDir) -> Result<RepairReport, TalaErro
     report.outcomes_without_intent = merged.outcomes_without_intent();
     write_store(to, &merged, &sources, &mut report)?;
     report.add_doubts();
+    if let SharedLock::Impossible(error) = lock {
+        let what = "nobody can hold such a lock, so nothing kept the store from being read";
+        report.doubts.push(format!("{error}; {what}"));
+    }
     for path in &listing.set_aside {
         // It was refused once because nothing in it counted, which is for a reader to judge.
         let what = "a log that was set aside when the store was opened; it was not read";
@@ -213,7 +215,7 @@ fn read_manifest(
         },
         Err(TalaError::Corrupt { what, .. }) => what,
         // As with every other file.
-        Err(TalaError::Storage { source, .. }) if is_unreadable(dir, &path, &source) => {
+        Err(TalaError::Storage { source, .. }) if is_unreadable(dir.disk(), &path, &source) => {
             source.to_string()
         }
         Err(error) => return Err(error),
@@ -228,13 +230,6 @@ fn read_manifest(
     };
     report.lost.push(Loss { file: path, from: 0, until, records, what });
     Ok(None)
-}
-
-/// Whether this error says that the file is lost, and nothing of the others: the device cannot read what
-/// it holds, or it is no regular file.
-fn is_unreadable(dir: &StoreDir, path: &Path, error: &io::Error) -> bool {
-    let is_irregular = || dir.disk().kind(path).is_ok_and(|kind| kind != EntryKind::File);
-    error.raw_os_error() == Some(EIO) || is_irregular()
 }
 
 /// Refuses a target that lies in the old directory: making it would write there.

@@ -1,5 +1,7 @@
 //! Checking a directory without opening it for writing.
 
+mod alone;
+
 use std::{collections::HashSet, fmt, io, path::Path};
 
 use tala_core::{IntentId, StorageOperation, TalaError};
@@ -14,7 +16,7 @@ use super::{
 };
 use crate::{
     disk::StoreDir,
-    files::DirLock,
+    files::{DirLock, SharedLock, is_unreadable},
     options::EngineOptions,
     segment::{Fold, MANIFEST_NAME, Manifest, OpenSegment, segment_name},
     wal::{Ending, LogOp, log_name},
@@ -81,8 +83,10 @@ impl fmt::Display for VerifyReport {
 }
 
 /// Checks every file of the store in `dir`: each checksum, each length, that the parts of a file agree,
-/// and that the files fit together; `checked` of the report says what that was. It goes on after damage, so that the report names all of it; but what stands in logs
-/// after the damaged one of those that were being written, only the damaged one could tell.
+/// and that the files fit together; `checked` of the report says what that was. It goes on after damage,
+/// so that the report names all of it; but what stands in logs after the damaged one of those that were
+/// being written, only the damaged one could tell. Without an intact MANIFEST every other file is
+/// checked alone. What could not be checked, `checked` says too.
 ///
 /// Nothing is changed. Where the directory has a file `LOCK`, no engine can open it meanwhile; an
 /// engine that has it open is not disturbed, and makes this `Locked`. A directory of the original implementation is read as opening it would, up to the
@@ -91,13 +95,14 @@ impl fmt::Display for VerifyReport {
 /// # Errors
 /// - [`TalaError::Locked`]: an engine has the directory open.
 /// - [`TalaError::Storage`]: there is no such directory, or no store in it
-///   ([`NotFound`](io::ErrorKind::NotFound), of the directory or of its MANIFEST); or a file could
-///   not be read, such as one that is no regular file.
+///   ([`NotFound`](io::ErrorKind::NotFound), of the directory or of its MANIFEST); or the operating
+///   system refused something that says nothing of a single file, such as too many open ones.
 /// - [`TalaError::InvalidOption`]: a directory of the original implementation has embeddings of a
 ///   dimension that no store may have.
 ///
 /// Damage is no error; it is in the report: files that are missing, cut, changed, of a newer
-/// version, or that contradict each other.
+/// version, that contradict each other, or that cannot be read, whatever the reason: the device, the
+/// permissions, or that it is no regular file.
 pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport, TalaError> {
     verify_in(&StoreDir::real(dir.as_ref()))
 }
@@ -111,8 +116,12 @@ pub fn verify_in(dir: &StoreDir) -> Result<VerifyReport, TalaError> {
     let mut report = VerifyReport::default();
     report.check_dir(dir)?;
     // Where there was no file to lock, an engine may have begun to write meanwhile.
-    if lock.is_none() && DirLock::take_shared(dir)?.is_some() {
+    if !lock.is_held() && DirLock::take_shared(dir)?.is_held() {
         return Err(TalaError::Locked { path: dir.path().to_owned() });
+    }
+    if let SharedLock::Impossible(error) = lock {
+        // Opening the store fails for it.
+        report.damage.push(error);
     }
     Ok(report)
 }
@@ -120,7 +129,7 @@ pub fn verify_in(dir: &StoreDir) -> Result<VerifyReport, TalaError> {
 impl VerifyReport {
     fn check_dir(&mut self, dir: &StoreDir) -> Result<(), TalaError> {
         let listing = Listing::of(dir)?;
-        match self.note(Manifest::load(dir))? {
+        match self.note(dir, Manifest::load(dir))? {
             Some(Some(manifest)) => self.check_store(dir, &manifest, &listing),
             Some(None) => match listing.without_manifest() {
                 Unlisted::Nothing => {
@@ -130,12 +139,14 @@ impl VerifyReport {
                 }
                 Unlisted::Legacy => {
                     let checked = self.check_legacy(dir, &listing);
-                    self.note(checked).map(drop)
+                    self.note(dir, checked).map(drop)
                 }
-                Unlisted::Damaged => self.note::<()>(Err(manifest_is_lost(dir.path()))).map(drop),
+                Unlisted::Damaged => {
+                    self.note::<()>(dir, Err(manifest_is_lost(dir.path())))?;
+                    self.check_alone(dir, &listing)
+                }
             },
-            // Without it nothing is known of the other files.
-            None => Ok(()),
+            None => self.check_alone(dir, &listing),
         }
     }
 
@@ -147,14 +158,14 @@ impl VerifyReport {
     ) -> Result<(), TalaError> {
         self.dim = manifest.dim as usize;
         if let Some(legacy) = &manifest.legacy {
-            self.note(check_untouched(dir, legacy))?;
+            self.note(dir, check_untouched(dir, legacy))?;
         }
         let mut fold = Fold::default();
         for entry in &manifest.segments {
-            if let Some(segment) = self.note(OpenSegment::open(dir, self.dim, entry))? {
+            if let Some(segment) = self.note(dir, OpenSegment::open(dir, self.dim, entry))? {
                 self.segments += 1;
                 self.segment_bytes += entry.bytes;
-                if let Some(agreed) = self.note(segment.check_agreement())? {
+                if let Some(agreed) = self.note(dir, segment.check_agreement())? {
                     self.blocks += agreed.blocks;
                     self.rows += agreed.rows;
                     self.edges += agreed.edges;
@@ -162,25 +173,27 @@ impl VerifyReport {
                 }
                 if self.damage.is_empty() {
                     let known = fold.check_changes(&segment);
-                    self.note(known)?;
+                    self.note(dir, known)?;
                 }
                 fold.add(segment);
             }
         }
-        self.note(manifest.check_arithmetic(&dir.join(MANIFEST_NAME)))?;
+        self.note(dir, manifest.check_arithmetic(&dir.join(MANIFEST_NAME)))?;
         for intent in fold.intents() {
-            self.note(intent)?;
+            self.note(dir, intent)?;
         }
         let mut ids: HashSet<IntentId> = fold.ids().collect();
         for entry in &manifest.logs {
-            if let Some(log) = self.note(read_listed_log(dir, entry, listing))? {
+            if let Some(log) = self.note(dir, read_listed_log(dir, entry, listing))? {
                 let checked = self.check_log(&log, &mut ids);
-                self.note(checked)?;
+                self.note(dir, checked)?;
             }
         }
-        for log in self.note(read_live_logs(dir, manifest, listing))?.unwrap_or_default() {
+        let live = self.note(dir, read_live_logs(dir, manifest, listing))?;
+        let has_live = live.is_some();
+        for log in live.unwrap_or_default() {
             let checked = self.check_log(&log, &mut ids);
-            self.note(checked)?;
+            self.note(dir, checked)?;
         }
         self.note_strays(dir, manifest, listing);
         for path in &listing.set_aside {
@@ -189,6 +202,16 @@ impl VerifyReport {
         }
         self.intents = ids.len() as u64;
         self.say_what_was_checked(manifest);
+        if !has_live {
+            let what = "not checked: the other logs that were being written, as only the damaged one \
+                        could tell what stands in them";
+            self.checked.push(what.to_owned());
+        }
+        if !self.is_ok() {
+            let what = "not checked after the first damage: whether the intents are there that \
+                        changes, outcomes and removals name";
+            self.checked.push(what.to_owned());
+        }
         Ok(())
     }
 
@@ -274,10 +297,20 @@ impl VerifyReport {
         Ok(())
     }
 
-    /// Takes damage down; other errors end the check.
-    fn note<T>(&mut self, result: Result<T, TalaError>) -> Result<Option<T>, TalaError> {
+    /// Takes down damage, and files that cannot be read; other errors end the check.
+    fn note<T>(
+        &mut self,
+        dir: &StoreDir,
+        result: Result<T, TalaError>,
+    ) -> Result<Option<T>, TalaError> {
         match result {
             Ok(value) => Ok(Some(value)),
+            Err(TalaError::Storage { operation, path, source })
+                if path != dir.path() && is_unreadable(dir.disk(), &path, &source) =>
+            {
+                self.damage.push(TalaError::Storage { operation, path, source });
+                Ok(None)
+            }
             Err(error @ (TalaError::Corrupt { .. } | TalaError::UnsupportedVersion { .. })) => {
                 self.damage.push(error);
                 Ok(None)

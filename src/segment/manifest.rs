@@ -54,7 +54,7 @@ use tala_core::{SegmentId, StorageOperation, TalaError};
 use crate::{
     bytes::Fields,
     disk::StoreDir,
-    files::{read_all, write_atomically},
+    files::write_atomically,
     ids::{FileNumber, SeqNo},
 };
 
@@ -64,7 +64,11 @@ pub(crate) const MANIFEST_NAME: &str = "MANIFEST";
 const MAGIC: [u8; 8] = *b"TALAMANI";
 const VERSION: u32 = 1;
 const VERSION_OFFSET: u64 = 8;
+const COUNTS_OFFSET: u64 = 48;
 const HEADER_BYTES: u64 = 72;
+const CRC_BYTES: u64 = 4;
+/// What is read at most of a file of another version, to tell whether it is intact.
+const UNKNOWN_BYTES_MAX: u64 = 64 << 20;
 const SEGMENT_BYTES: u64 = 40;
 const LOG_BYTES: u64 = 32;
 const LEGACY_BYTES: u64 = 16;
@@ -249,11 +253,18 @@ impl Manifest {
     /// As [`Manifest::decode`], and [`TalaError::Storage`].
     pub(crate) fn load(dir: &StoreDir) -> Result<Option<Self>, TalaError> {
         let path = dir.join(MANIFEST_NAME);
-        match read_all(dir.disk(), &path) {
-            Ok(bytes) => Self::decode(&path, &bytes).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(TalaError::storage(StorageOperation::Read, path, error)),
-        }
+        let refused = |error| TalaError::storage(StorageOperation::Read, &path, error);
+        let file = match dir.disk().open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refused(error)),
+        };
+        let len = file.byte_len();
+        let len = len.map_err(|error| TalaError::storage(StorageOperation::Open, &path, error))?;
+        let header = file.read_start(HEADER_BYTES).map_err(refused)?;
+        // What it says itself bounds what is read, before room is made for it.
+        check_len(&path, &header, len)?;
+        Self::decode(&path, &file.read_whole().map_err(refused)?).map(Some)
     }
 
     /// Makes this the manifest of `dir`, durably. The caller holds the directory's lock.
@@ -337,6 +348,42 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Whether a file of `len` bytes that begins with `header` is as long as its counts ask for. One of a
+/// version that this build does not know may have any length up to a bound, and one with less than a
+/// header is left to who reads it.
+fn check_len(path: &Path, header: &[u8], len: u64) -> Result<(), TalaError> {
+    if !header.starts_with(&MAGIC) {
+        return Err(TalaError::corrupt(path, 0, "not a manifest"));
+    }
+    let mut fields = Fields::new(header.get(VERSION_OFFSET as usize..).unwrap_or_default());
+    let is_known = fields.u32() == Some(VERSION);
+    if len < HEADER_BYTES {
+        return Ok(());
+    }
+    let (at, what) = if is_known {
+        let counts = header.get(COUNTS_OFFSET as usize..).unwrap_or_default();
+        match due_len(&mut Fields::new(counts)) {
+            Some(due) if due == len => return Ok(()),
+            Some(due) => (len.min(due), format!("the counts ask for {due} bytes")),
+            None => (COUNTS_OFFSET, "no file is as long as its counts ask for".to_owned()),
+        }
+    } else if len <= UNKNOWN_BYTES_MAX {
+        return Ok(());
+    } else {
+        (UNKNOWN_BYTES_MAX, "no manifest of another version is read that is so long".to_owned())
+    };
+    Err(TalaError::corrupt(path, at, format!("the file has {len} bytes, but {what}")))
+}
+
+/// How long a file with these counts is.
+fn due_len(counts: &mut Fields<'_>) -> Option<u64> {
+    let segments = counts.u64()?.checked_mul(SEGMENT_BYTES)?;
+    let logs = counts.u64()?.checked_mul(LOG_BYTES)?;
+    let legacy = counts.u64()?.checked_mul(LEGACY_BYTES)?;
+    let body = HEADER_BYTES.checked_add(segments)?.checked_add(logs)?.checked_add(legacy)?;
+    body.checked_add(CRC_BYTES)
 }
 
 fn extend_with<const N: usize>(bytes: &mut Vec<u8>, numbers: [u64; N]) {

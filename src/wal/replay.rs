@@ -8,8 +8,10 @@
 //! later logs and the MANIFEST. Records after the bad place that prove nothing of the kind are no
 //! contradiction: the sectors of a write that was never synced reach the disk in any order.
 //!
-//! The one limit: damage to the very last synced batch looks like a torn write, unless something
-//! written later (a mark at the least) proves it synced.
+//! The one limit: damage that reaches from any place to the end of a log looks like a torn write, unless
+//! something written later elsewhere (a later log, the MANIFEST) proves what had been synced. It may
+//! be the last batch, or all of the log: see the test
+//! `a_live_log_of_which_nothing_is_left_is_an_empty_one`.
 
 use std::{fmt, path::Path};
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tala_core::{Intent, IntentId, IntentStore, Outcome, Status, TimeRange};
-use tala_store::{StorageEngine, verify};
+use tala_store::{Query, StorageEngine, verify};
 
 /// Says when it is dropped, by a panic too, so that those who look on end with those who work.
 pub struct AtWork<'a>(pub &'a AtomicU64);
@@ -179,15 +179,39 @@ impl Model {
         self.gone.push(id);
     }
 
-    /// Whether the engine holds exactly this, as look-ups by time tell.
+    /// Whether the engine holds exactly this, as look-ups by time and by id tell: the latter of those that
+    /// were removed, too.
     pub fn is_in(&self, engine: &StorageEngine) -> bool {
-        let mut found = engine.query_temporal(EVER).unwrap();
-        found.sort_by_key(|intent| intent.id);
+        let found = engine.query_temporal(EVER).unwrap();
+        let by_time = self.by_time();
+        let get = |id| engine.get(id).unwrap();
+        engine.len() == self.rows.len()
+            && found.len() == by_time.len()
+            && found.iter().zip(by_time).all(|(found, row)| is_same(found, row))
+            && self.rows.iter().all(|row| get(row.id).is_some_and(|found| is_same(&found, row)))
+            && self.absent().all(|id| get(id).is_none())
+    }
+
+    /// What a range over all of time gives. The sort is stable, so equal timestamps stay in order of
+    /// insertion.
+    fn by_time(&self) -> Vec<&Intent> {
         let mut rows: Vec<&Intent> = self.rows.iter().collect();
-        rows.sort_by_key(|row| row.id);
-        engine.len() == rows.len()
-            && found.len() == rows.len()
-            && found.iter().zip(rows).all(|(found, row)| is_same(found, row))
+        rows.retain(|row| row.timestamp < u64::MAX);
+        rows.sort_by_key(|row| row.timestamp);
+        rows
+    }
+
+    /// Ids of what was removed and not inserted again.
+    fn absent(&self) -> impl Iterator<Item = IntentId> {
+        let is_gone = |id: &&IntentId| self.rows.iter().all(|row| row.id != **id);
+        self.gone.iter().filter(is_gone).copied()
+    }
+
+    /// Checks an exact search for what was inserted last.
+    pub fn check_search(&self, engine: &StorageEngine) {
+        let query = self.rows.last().map_or(vec![1.0; engine.dim()], |row| row.embedding.clone());
+        let hits = engine.search(Query::new(&query, 3).exact()).unwrap();
+        assert_exact(&hits, &self.rows, &query, 3);
     }
 
     pub fn rows(&self) -> &[Intent] {
@@ -203,13 +227,10 @@ impl Model {
             let found = engine.get(row.id).unwrap().unwrap();
             assert!(is_same(&found, row), "{found:?} should be {row:?}");
         }
-        for id in self.gone.iter().filter(|id| self.rows.iter().all(|row| row.id != **id)) {
-            assert_eq!(engine.get(*id).unwrap(), None);
+        for id in self.absent() {
+            assert_eq!(engine.get(id).unwrap(), None);
         }
-        // The sort is stable, so equal timestamps stay in order of insertion.
-        let mut by_time: Vec<&Intent> = self.rows.iter().collect();
-        by_time.retain(|row| row.timestamp < u64::MAX);
-        by_time.sort_by_key(|row| row.timestamp);
+        let by_time = self.by_time();
         let found = engine.query_temporal(EVER).unwrap();
         assert_eq!(found.len(), by_time.len());
         for (found, row) in found.iter().zip(by_time) {

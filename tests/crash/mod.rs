@@ -8,16 +8,18 @@ use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, mpsc::sync_channel},
+    pin::Pin,
+    sync::{Arc, Condvar, Mutex, mpsc::sync_channel},
+    task::{Context, Waker},
     thread,
     time::{Duration, Instant},
 };
 
-use tala_core::{IntentStore, TalaError};
+use tala_core::{Intent, IntentId, IntentStore, TalaError};
 use tala_store::{Durability, EngineOptions, StorageEngine, rooms::verify_on};
 
 use crate::{
-    common::{DIM, Model, id, intent, outcome, version},
+    common::{self, DIM, Model, id, outcome},
     simulated::{Event, Kind, Mark, SimDisk, Volume},
 };
 
@@ -32,12 +34,27 @@ const CHECK: u64 = 900_000;
 const WAITING: usize = 64;
 const CHECKERS: usize = 8;
 
+/// An intent whose time is that of many others, so that their order is told by that of their writes.
+fn intent(number: u64) -> Intent {
+    Intent { timestamp: 1_000 + number % 4, ..common::intent(number) }
+}
+
+/// Another version of it, at another of these times or at the same.
+fn version(number: u64, version: u64) -> Intent {
+    Intent { timestamp: 1_000 + (number + version) % 4, ..common::version(number, version) }
+}
+
 /// Something that a user of a store does, and waits for.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Opens it.
     Open,
     Insert(u64),
+    /// Begins to insert one, and does not wait for it. The first of several keeps the writer of the log
+    /// waiting at its sync, so that all others are written together, as one round.
+    Begin(u64),
+    /// Waits for all that were begun.
+    Await,
     /// Another version of an intent that is there.
     Replace(u64, u64),
     Batch(Range<u64>),
@@ -55,12 +72,12 @@ impl Step {
     /// What `model` is after this step.
     pub fn apply(&self, model: &mut Model) {
         match self {
-            Self::Insert(number) => model.insert(intent(*number)),
+            Self::Insert(number) | Self::Begin(number) => model.insert(intent(*number)),
             Self::Replace(number, which) => model.insert(version(*number, *which)),
             Self::Batch(numbers) => numbers.clone().for_each(|number| model.insert(intent(number))),
             Self::Outcome(number) => model.attach(id(*number), outcome(*number)),
             Self::Remove(number) => model.remove(id(*number)),
-            Self::Open | Self::Sync | Self::Flush | Self::Elapse | Self::Close => {}
+            Self::Open | Self::Await | Self::Sync | Self::Flush | Self::Elapse | Self::Close => {}
         }
     }
 
@@ -74,10 +91,19 @@ impl Step {
         scenario: &Scenario,
         disk: &SimDisk,
         engine: &mut Option<StorageEngine>,
+        round: &mut Option<Round>,
     ) -> Result<(), TalaError> {
         if let Self::Open = self {
             *engine = Some(scenario.open(disk)?);
             return Ok(());
+        }
+        if let Self::Begin(number) = self {
+            let store = engine.as_ref().expect("a scenario opens its store first");
+            round.get_or_insert_with(|| Round::on(disk)).begin(store, *number);
+            return Ok(());
+        }
+        if let Self::Await = self {
+            return round.take().expect("something was begun").wait();
         }
         if let Self::Elapse = self {
             wait_for_sync(disk);
@@ -89,7 +115,7 @@ impl Step {
     /// Takes this step on an open store.
     pub fn take(&self, store: &StorageEngine) -> Result<(), TalaError> {
         match self {
-            Self::Open | Self::Elapse => {}
+            Self::Open | Self::Elapse | Self::Begin(_) | Self::Await => {}
             Self::Insert(number) => drop(store.insert(intent(*number))?),
             Self::Replace(number, which) => drop(store.insert(version(*number, *which))?),
             Self::Batch(numbers) => {
@@ -102,6 +128,76 @@ impl Step {
             Self::Close => store.close()?,
         }
         Ok(())
+    }
+}
+
+/// Keeps the writer of a log waiting before its next sync.
+#[derive(Default)]
+struct Gate {
+    /// Whether it is open, and whether somebody waits.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn change(&self, change: impl FnOnce(&mut (bool, bool))) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    fn wait_while(&self, condition: impl Fn(&(bool, bool)) -> bool) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| condition(state)).unwrap());
+    }
+
+    fn pass(&self) {
+        self.change(|state| state.1 = true);
+        self.wait_while(|(is_open, _)| !is_open);
+    }
+}
+
+/// Inserts that are under way at the same time.
+struct Round {
+    gate: Arc<Gate>,
+    inserts: Vec<Insertion>,
+}
+
+type Insertion = Pin<Box<dyn Future<Output = Result<IntentId, TalaError>> + Send>>;
+
+impl Round {
+    fn on(disk: &SimDisk) -> Self {
+        let gate = Arc::new(Gate::default());
+        let at_sync = Arc::clone(&gate);
+        disk.watch(move |kind, path| {
+            let is_log = path.extension().is_some_and(|extension| extension == "wal");
+            if kind == Kind::Sync && is_log {
+                at_sync.pass();
+            }
+        });
+        Self { gate, inserts: Vec::new() }
+    }
+
+    fn begin(&mut self, store: &StorageEngine, number: u64) {
+        let mut insertion: Insertion = Box::pin(store.insert_async(intent(number)));
+        let polled = insertion.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "the writer waits, so nothing is answered");
+        self.inserts.push(insertion);
+        // The first alone is what the writer holds.
+        self.gate.wait_while(|(_, is_held)| !is_held);
+    }
+
+    fn wait(mut self) -> Result<(), TalaError> {
+        self.gate.change(|state| state.0 = true);
+        for insertion in std::mem::take(&mut self.inserts) {
+            pollster::block_on(insertion)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.gate.change(|state| state.0 = true);
     }
 }
 
@@ -166,13 +262,16 @@ impl Scenario {
 
     /// Takes its steps, until one fails.
     pub fn run(&self, disk: &SimDisk) -> Run {
-        let mut engine = None;
+        let (mut engine, mut round) = (None, None);
         for (number, step) in self.steps.iter().enumerate() {
             disk.mark(Mark::Begun(number));
-            if let Err(error) = step.perform(self, disk, &mut engine) {
+            if let Err(error) = step.perform(self, disk, &mut engine, &mut round) {
                 return Run { done: number, begun: number + 1, error: Some(error), engine };
             }
-            disk.mark(Mark::Done(number));
+            // Nobody is told of what is only begun.
+            if !matches!(step, Step::Begin(_)) {
+                disk.mark(Mark::Done(number));
+            }
         }
         let done = self.steps.len();
         Run { done, begun: done, error: None, engine }
@@ -219,6 +318,7 @@ pub fn check(scenario: &Scenario, states: &[Model], volume: Volume, allowed: All
     let mut model = states[found].clone();
     write_again(&engine, &mut model);
     assert!(model.is_in(&engine), "it does not hold what was written after the crash");
+    model.check_search(&engine);
     engine.close().expect("a store that was opened can be closed");
     drop(engine);
     let report = verify_on(Arc::new(disk.clone()), Path::new(STORE)).expect("it can be checked");
@@ -227,6 +327,7 @@ pub fn check(scenario: &Scenario, states: &[Model], volume: Volume, allowed: All
     let engine = scenario.open(&left).expect("it opens once more");
     assert!(engine.recovery().was_clean, "it was closed");
     assert!(model.is_in(&engine), "what was written after the crash is not there");
+    model.check_search(&engine);
 }
 
 /// Opens the store, and cuts the power when it is open: what its user saw is what must be there then.

@@ -1,11 +1,14 @@
 //! `verify` compares what files derive with what they derive it from, also where every checksum is
 //! right, names files that do not belong, and says what it has checked.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
 
-use crate::common::{DIM, Files, TestDir, id, intent, outcome};
+use crate::{
+    common::{DIM, Files, TestDir, id, intent, outcome},
+    simulated::{EACCES, SimDisk},
+};
 use tala_core::{IntentStore, TalaError};
-use tala_store::{StorageEngine, verify};
+use tala_store::{StorageEngine, rooms::verify_on, stored_dim, verify};
 
 const SEGMENT: &str = "segment_000002.tbf";
 
@@ -137,5 +140,107 @@ fn files_that_do_not_belong_are_named() {
         let path = format!("{}: ", dir.file(name).display());
         let is_it = |warning: &String| warning.starts_with(&path) && warning.contains(what);
         assert!(report.warnings.iter().any(is_it), "{name}: {:?}", report.warnings);
+    }
+}
+
+#[test]
+fn without_a_manifest_every_other_file_is_checked_alone() {
+    let mut files = store();
+    files.get_mut("MANIFEST").unwrap()[30] ^= 1;
+    let check = |files: &Files| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        verify(dir.path()).unwrap()
+    };
+    let intact = check(&files);
+    assert!(intact.damage.len() == 1 && intact.damage[0].to_string().contains("MANIFEST"));
+    assert_eq!((intact.segments, intact.rows, intact.logs, intact.records), (2, 16, 1, 3));
+    let said = intact.checked.join("\n");
+    assert!(said.contains("not checked: which of these files count"), "{said}");
+    assert!(said.contains("16 rows by bloom filter") && said.contains("3 records"), "{said}");
+
+    let log_len = files["log_000003.wal"].len();
+    for (name, at) in [(SEGMENT, 300), ("log_000003.wal", 10), ("log_000003.wal", log_len / 2)] {
+        let mut files = files.clone();
+        files.get_mut(name).unwrap()[at] ^= 1;
+        let damage = check(&files).damage;
+        assert!(damage.len() == 2 && damage[1].to_string().contains(name), "{name}: {damage:?}");
+        // The same where it is not there at all.
+        files.remove("MANIFEST").unwrap();
+        let damage = check(&files).damage;
+        assert!(damage.len() == 2 && damage[1].to_string().contains(name), "{name}: {damage:?}");
+    }
+}
+
+/// One more damaged file after it is named, too.
+#[test]
+fn a_file_that_cannot_be_read_does_not_end_the_check() {
+    for name in ["MANIFEST", "LOCK", "segment_000001.tbf"] {
+        let mut files = store();
+        files.get_mut("log_000003.wal").unwrap()[10] ^= 1;
+        files.remove(name);
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in &files {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        // A link to itself.
+        symlink(name, dir.path().join(name)).unwrap();
+        let damage = verify(dir.path()).unwrap().damage;
+        let named = |name: &str| damage.iter().any(|damage| damage.to_string().contains(name));
+        assert!(damage.len() == 2 && named(name) && named("log_000003.wal"), "{name}: {damage:?}");
+    }
+    let disk = SimDisk::new();
+    let at = |name: &str| Path::new("/store").join(name);
+    let mut files = store();
+    files.get_mut("log_000003.wal").unwrap()[10] ^= 1;
+    for (name, bytes) in &files {
+        disk.put(&at(name), bytes);
+    }
+    disk.fail_open_of("segment_000001.tbf", EACCES);
+    let damage = verify_on(Arc::new(disk), Path::new("/store")).unwrap().damage;
+    let [segment, log] = &damage[..] else { panic!("{damage:?}") };
+    assert!(
+        matches!(segment, TalaError::Storage { path, .. } if *path == at("segment_000001.tbf"))
+    );
+    assert!(log.to_string().contains("log_000003.wal"), "{log}");
+}
+
+/// A sparse MANIFEST of gigabytes once took every command half a minute, and as much memory as it was
+/// long.
+#[test]
+fn the_length_of_a_manifest_is_compared_with_its_counts_before_it_is_read() {
+    let files = store();
+    let intact = &files["MANIFEST"];
+    let put = |at: usize, bytes: &[u8]| {
+        let mut manifest = intact.clone();
+        manifest[at..at + bytes.len()].copy_from_slice(bytes);
+        manifest
+    };
+    let cases = [
+        (intact.clone(), intact.len() as u64, "the counts ask for"),
+        (put(8, &[2]), 64 << 20, "of another version"),
+        (put(48, &u64::MAX.to_le_bytes()), 48, "no file is as long"),
+        (put(0, b"x"), 0, "not a manifest"),
+    ];
+    for (bytes, due, expected) in cases {
+        let dir = TestDir::new();
+        let path = dir.file("MANIFEST");
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        // More than any memory, where the file system has files of that length.
+        file.set_len(1 << 43).or_else(|_| file.set_len(8 << 30)).unwrap();
+        let refused = [
+            stored_dim(dir.path()).unwrap_err(),
+            StorageEngine::open(DIM, dir.path(), 100).unwrap_err(),
+            verify(dir.path()).unwrap().damage.remove(0),
+        ];
+        for error in refused {
+            let TalaError::Corrupt { file, offset, what } = error else { panic!("{error}") };
+            assert_eq!((file, offset), (path.clone(), due), "{what}");
+            assert!(what.contains(expected), "{what}");
+        }
+        fs::remove_file(path).unwrap();
     }
 }

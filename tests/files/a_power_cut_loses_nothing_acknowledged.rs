@@ -10,9 +10,11 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Model, as_imported, intent, legacy_frame};
+use crate::common::{DIM, Model, as_imported, intent, legacy_frame};
 use crate::crash::{STORE, Scenario, Step, Step::*, cut_everywhere};
-use crate::simulated::{Kind, SimDisk};
+use crate::fixed_part::{FixedRow, legacy_segment};
+use crate::simulated::{Event, Kind, Mark, Op, SimDisk};
+use tala_core::Intent;
 use tala_store::{Durability, rooms::Disk};
 
 /// Long enough that no test waits for it: then it is the steps alone that sync.
@@ -131,6 +133,25 @@ fn while_large_batches_are_written() {
     }
 }
 
+/// One write and one sync for all of them: of those that nobody was told of, any first ones may be there.
+#[test]
+fn while_several_who_insert_share_a_round() {
+    let mut steps = vec![Open, Insert(1)];
+    steps.extend((2..9).map(Begin));
+    steps.extend([Await, Outcome(3), Remove(8)]);
+    let disk = SimDisk::new();
+    cut_everywhere(&scenario("rounds", closed(steps)), &disk);
+    // The first alone, all others together.
+    let mut writes = disk.events().into_iter().skip_while(|event| !is_begun(event, 2));
+    let is_write = |event: &Event| matches!(event, Event::Op(Op::Change(..)));
+    let within = writes.by_ref().take_while(|event| !matches!(event, Event::Mark(Mark::Done(_))));
+    assert_eq!(within.filter(is_write).count(), 2);
+}
+
+fn is_begun(event: &Event, step: usize) -> bool {
+    matches!(event, Event::Mark(Mark::Begun(number)) if *number == step)
+}
+
 #[test]
 fn while_segments_are_made() {
     let mut steps = writes();
@@ -173,15 +194,50 @@ fn while_it_is_opened_again_and_again() {
     cut_everywhere(&scenario("many lives", steps), &SimDisk::new());
 }
 
+/// Puts a directory of the original implementation on the disk: two segments, and a log with these intents
+/// and one that a segment has, too. Returns what opening makes of it.
+pub fn put_original(disk: &SimDisk, logged: std::ops::Range<u64>) -> Model {
+    let mut model = Model::default();
+    for (name, numbers) in [("segment_000001.tbf", 40..43), ("segment_000002.tbf", 43..45)] {
+        let mut rows = Vec::new();
+        for known in numbers.map(intent) {
+            let Intent { timestamp, context_hash, confidence, ref embedding, .. } = known;
+            let (id, embedding) = (*known.id.as_bytes(), embedding.clone());
+            rows.push(FixedRow { id, timestamp, context_hash, confidence, status: 0, embedding });
+            // It has no room for commands, and there are no edges.
+            model.insert(Intent { raw_command: String::new(), parent_ids: vec![], ..known });
+        }
+        disk.put(&Path::new(STORE).join(name), &legacy_segment(DIM, &rows, &[]));
+    }
+    let mut log = Vec::new();
+    for number in logged.chain([41]) {
+        log.extend(legacy_frame(&intent(number)));
+        let row = as_imported(intent(number));
+        // What a frame has no room for is the segment's.
+        let Intent { context_hash, confidence, .. } =
+            if number == 41 { intent(number) } else { row.clone() };
+        model.insert(Intent { context_hash, confidence, ..row });
+    }
+    disk.put(&Path::new(STORE).join("current.wal"), &log);
+    model
+}
+
 #[test]
 fn while_a_directory_of_the_original_is_imported() {
-    let rows: Vec<_> = (1..20).map(|number| as_imported(intent(number))).collect();
-    let mut before = Model::default();
-    rows.iter().for_each(|row| before.insert(row.clone()));
-    let log: Vec<u8> = rows.iter().flat_map(legacy_frame).collect();
     let disk = SimDisk::new();
-    disk.put(&Path::new(STORE).join("current.wal"), &log);
-    let steps = vec![Open, Insert(100), Outcome(1), Remove(2), Close, Open, Flush, Close];
+    let before = put_original(&disk, 1..20);
+    let steps = vec![
+        Open,
+        Insert(100),
+        Outcome(1),
+        Outcome(43),
+        Remove(2),
+        Remove(44),
+        Close,
+        Open,
+        Flush,
+        Close,
+    ];
     let scenario = Scenario { before, ..scenario("import", steps) };
     cut_everywhere(&scenario, &disk);
 }

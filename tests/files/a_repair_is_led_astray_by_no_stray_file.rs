@@ -1,14 +1,15 @@
 //! What lies about in a damaged store, or in its name, does not make a repair lose what is intact, or
 //! write where it must not.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
 
 use crate::common::{DIM, EVER, Files, TestDir, id, intent};
-use crate::simulated::SimDisk;
+use crate::simulated::{EACCES, EIO, ELOOP, ENOMEM, SimDisk};
 use tala_core::{IntentId, IntentStore, TalaError};
 use tala_store::{
     RepairReport, StorageEngine, repair,
     rooms::{Disk, repair_on},
+    verify,
 };
 
 /// The files of a store with these intents, whose process was killed in its opening number `openings`.
@@ -107,4 +108,59 @@ fn a_directory_in_the_place_of_the_manifest_is_a_lost_manifest() {
     assert_eq!((report.intents, report.lost.len()), (5, 1), "{report:?}");
     assert!(report.lost[0].file.ends_with("MANIFEST"));
     fs::remove_dir(old.file("MANIFEST")).unwrap();
+}
+
+/// Nobody can hold such a lock, so nobody writes to the store.
+#[test]
+fn what_stands_in_the_place_of_the_lock_stops_nothing() {
+    let make: [fn(&Path); 3] = [
+        |path| fs::create_dir(path).unwrap(),
+        |path| symlink("/dev/null", path).unwrap(),
+        |path| symlink(path.file_name().unwrap(), path).unwrap(),
+    ];
+    for make in make {
+        let mut files = killed(1..6, 1);
+        files.remove("LOCK").unwrap();
+        let old = tempfile::tempdir().unwrap();
+        for (name, bytes) in &files {
+            fs::write(old.path().join(name), bytes).unwrap();
+        }
+        let lock = old.path().join("LOCK");
+        make(&lock);
+        let new = TestDir::in_memory();
+        let report = repair(old.path(), new.path()).unwrap();
+        assert!(report.intents == 5 && report.is_complete(), "{report:?}");
+        let is_told = |doubt: &String| doubt.contains("LOCK") && doubt.contains("nobody can hold");
+        assert!(report.doubts.iter().any(is_told), "{report:?}");
+        let checked = verify(old.path()).unwrap();
+        assert_eq!(checked.intents, 5, "{checked:?}");
+        let [TalaError::Storage { path, .. }] = &checked.damage[..] else { panic!("{checked:?}") };
+        assert_eq!(*path, lock);
+    }
+}
+
+/// Whatever the reason, the other files can be.
+#[test]
+fn a_file_that_cannot_be_read_is_lost_alone() {
+    let dir = TestDir::new();
+    let engine = StorageEngine::open(DIM, dir.path(), 100).unwrap();
+    (1..4).for_each(|number| assert!(engine.insert(intent(number)).is_ok()));
+    engine.flush().unwrap();
+    (4..6).for_each(|number| assert!(engine.insert(intent(number)).is_ok()));
+    engine.close().unwrap();
+    let cases = [("segment_000001.tbf", 2), ("log_000002.wal", 3), ("MANIFEST", 5)];
+    for (name, left) in cases {
+        for errno in [EIO, EACCES, ELOOP, ENOMEM] {
+            let disk = SimDisk::new();
+            for (name, bytes) in dir.files() {
+                disk.put(&Path::new("/old").join(name), &bytes);
+            }
+            disk.fail_open_of(name, errno);
+            let report = repair_on(Arc::new(disk), Path::new("/old"), Path::new("/new")).unwrap();
+            let [lost] = &report.lost[..] else { panic!("{name}, {errno}: {report:?}") };
+            let reason = std::io::Error::from_raw_os_error(errno).to_string();
+            assert!(lost.file.ends_with(name) && lost.what.contains(&reason), "{lost}");
+            assert_eq!(report.intents, left, "{name}, {errno}: {report:?}");
+        }
+    }
 }

@@ -130,6 +130,36 @@ fn write_original(dir: &Path) {
     fs::write(dir.join("segment_000001.tbf"), legacy_segment(DIM, &rows, &[edge])).unwrap();
 }
 
+/// The versions of the formats that the files of this store have, as fixtures are named after them.
+fn versions_in(dir: &Path) -> String {
+    let read = |name: &str| fs::read(dir.join(name)).unwrap();
+    let u16_at =
+        |bytes: &[u8], at: usize| u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap());
+    let (manifest, segment) = (read("MANIFEST"), read("segment_000001.tbf"));
+    assert_eq!((&manifest[..8], &segment[..4]), (&b"TALAMANI"[..], &b"TALB"[..]));
+    let manifest = u32::from_le_bytes(manifest[8..12].try_into().unwrap());
+    let segment = format!("{}.{}", u16_at(&segment, 6), u16_at(&segment, 4));
+    // The last eight bytes of the first record of any log that has one.
+    let log = (1..9).map(|number| dir.join(format!("log_{number:06}.wal")));
+    let log = log.filter_map(|path| fs::read(path).ok()).find(|bytes| !bytes.is_empty()).unwrap();
+    let end = 4 + u32::from_le_bytes(log[..4].try_into().unwrap()) as usize;
+    assert_eq!(log[end - 8..end - 5], [0xF5, 0x54, 0x57]);
+    format!("manifest{manifest}-log{}-segment{segment}", log[end - 5])
+}
+
+/// A build that writes another version has to bring its fixture.
+#[test]
+fn what_this_build_writes_is_kept() {
+    for (ending, is_closed) in [("closed", true), ("killed", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        write_ours(dir.path(), is_closed);
+        let name = format!("{ending}-{}", versions_in(dir.path()));
+        let kept = fixtures().join(&name);
+        assert!(kept.is_dir(), "write it: TALA_WRITE_FIXTURE={name}");
+        assert_eq!(versions_in(&kept), versions_in(dir.path()));
+    }
+}
+
 #[test]
 fn every_fixture_holds_what_it_held() {
     let mut names = Vec::new();

@@ -4,12 +4,9 @@
 //!
 //! `TALA_CRASH_SEEDS` sets the choices for each cut, `TALA_CRASH_SEED` makes others of them.
 
-use std::path::Path;
-
-use crate::common::{Model, Random, as_imported, intent, legacy_frame};
-use crate::crash::{
-    Image, STORE, Scenario, Step::*, choices, cut_the_opening, images, seed, sweep,
-};
+use crate::a_power_cut_loses_nothing_acknowledged::put_original;
+use crate::common::{Model, Random};
+use crate::crash::{Image, Scenario, Step::*, choices, cut_the_opening, images, seed, sweep};
 use crate::simulated::{Event, SimDisk};
 use tala_store::Durability;
 
@@ -88,19 +85,15 @@ fn of_logs_and_segments() {
 
 #[test]
 fn of_an_import() {
-    let rows: Vec<_> = (1..8).map(|number| as_imported(intent(number))).collect();
-    let mut before = Model::default();
-    rows.iter().for_each(|row| before.insert(row.clone()));
-    let log: Vec<u8> = rows.iter().flat_map(legacy_frame).collect();
     let disk = SimDisk::new();
-    disk.put(&Path::new(STORE).join("current.wal"), &log);
+    let before = put_original(&disk, 1..8);
     let scenario = Scenario {
         name: "recovery of an import",
         durability: Durability::Sync,
         hot_capacity: 100,
         log_bytes_max: 1 << 20,
         before,
-        steps: vec![Open, Insert(100), Remove(2)],
+        steps: vec![Open, Insert(100), Remove(2), Remove(44)],
     };
     cut_recoveries(&scenario, &disk);
 }

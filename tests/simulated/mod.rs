@@ -64,6 +64,10 @@ pub const EACCES: i32 = 13;
 pub const EMFILE: i32 = 24;
 /// ENOSPC.
 pub const ENOSPC: i32 = 28;
+/// Links that lead round in a circle.
+pub const ELOOP: i32 = 40;
+/// Memory does not hold it.
+pub const ENOMEM: i32 = 12;
 
 /// When a fault happens.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +176,15 @@ impl SimDisk {
         let mut state = self.state();
         let at = state.asked.len() + at;
         state.plan = Some(Plan { at, only: Some((Kind::Write, "")), fault, lasts: false });
+        state.failed.clear();
+    }
+
+    /// Has the next opening fail of a file whose name ends so.
+    pub fn fail_open_of(&self, name_end: &'static str, errno: i32) {
+        let mut state = self.state();
+        let (at, fault) = (state.asked.len(), Fault::Errno(errno));
+        let only = Some((Kind::Open, name_end));
+        state.plan = Some(Plan { at, only, fault, lasts: false });
         state.failed.clear();
     }
 

@@ -10,7 +10,7 @@ use tala_core::{Intent, IntentId, SegmentId, StorageOperation, TalaError};
 use tala_wire::{Change, Salvage, SegmentReader};
 
 use super::{
-    Loss, RepairReport, is_unreadable,
+    Loss, RepairReport,
     merge::{Event, What},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         import::check_untouched,
         recover::{LEGACY_LOG, Listing},
     },
-    files::read_all,
+    files::{is_unreadable, read_all},
     ids::{FileNumber, SeqNo},
     segment::{Manifest, SegmentEntry, segment_name},
     wal::{
@@ -675,7 +675,7 @@ impl<'a> Salvager<'a> {
         };
         let what = match error.kind() {
             std::io::ErrorKind::NotFound => "the file is missing".to_owned(),
-            _ if is_unreadable(self.dir, path, &error) => error.to_string(),
+            _ if is_unreadable(self.dir.disk(), path, &error) => error.to_string(),
             _ => return Err(TalaError::storage(StorageOperation::Read, path, error)),
         };
         let (len, records) = expected.unwrap_or_default();

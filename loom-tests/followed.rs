@@ -7,7 +7,7 @@ use tala_core::IntentId;
 use tala_store::rooms::{CommittedWrite, Delivery, SeqNo, Subscription};
 
 use crate::{
-    explore::{explore, must_fail, must_fail_later, quietly},
+    explore::{explore, must_fail, quietly},
     world::{Setup, World, id},
 };
 
@@ -151,7 +151,7 @@ fn a_subscriber_that_waits_is_told_of_the_end() {
 #[test]
 fn a_write_out_of_order_is_noticed() {
     let model = "followed::a_subscriber_sees_each_write_once_and_in_order";
-    must_fail_later(model, "a round from its end", "left out, twice or out of order");
+    must_fail(model, "a round from its end", "left out, twice or out of order");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //!     cargo test --release --no-default-features --test loom --target-dir target/loom
 //! ```
 //!
-//! All of them take under three minutes on two cores. How many executions each has is printed,
+//! All of them take under five minutes on two cores. How many executions each has is printed,
 //! held against what is recorded in [`explore`], and listed with promise and mutation in
 //! ARCHITECTURE.md.
 //!

@@ -260,6 +260,11 @@ impl World {
         self.actors.close(true, &self.fate).expect("no thread failed");
     }
 
+    /// The first step of a close alone.
+    pub fn close_log(&self) {
+        self.actors.close_log();
+    }
+
     /// What `wait_indexed` does.
     pub fn wait_indexed(&self) -> Result<(), TalaError> {
         let (reply, answer) = one_shot();

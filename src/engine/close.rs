@@ -45,6 +45,13 @@ impl Actors {
         Self { wal, flusher, index, prepare: None, reporter: None, lock: None, close_is_sent }
     }
 
+    /// The first step of [`close`](Self::close) alone: has the log's writer finish.
+    #[cfg(any(loom, shuttle))]
+    pub fn close_log(&self) {
+        self.send_close();
+        self.wal.wait_ended();
+    }
+
     /// Sends to the log's writer. A letter that cannot be delivered is dropped, and so is its
     /// reply.
     pub fn send_wal(&self, letter: WalLetter) {

@@ -12,9 +12,13 @@ use crate::common::{
     Files, Random, TestDir, assert_exact, assert_order, cosine, id, is_same, outcome,
 };
 use crate::simulated::SimDisk;
+use pollster::block_on;
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::FileFailurePersistence};
 use tala_core::{Intent, IntentStore, TalaError, TimeRange};
-use tala_store::{Durability, EngineOptions, Query, RecoveryWarning, StorageEngine};
+use tala_store::{
+    CommittedWrite, Delivery, Durability, EngineOptions, Query, RecoveryWarning, StorageEngine,
+    Subscription,
+};
 
 const DIM: usize = 6;
 const SEQUENCES_DEFAULT: u32 = 64;
@@ -48,6 +52,7 @@ enum Door {
     Insert,
     Try,
     Async,
+    Timeout,
 }
 
 /// An intent, in few numbers: which id, and which version of it.
@@ -144,7 +149,7 @@ fn options() -> impl Strategy<Value = Options> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let door = select(vec![Door::Insert, Door::Try, Door::Async]);
+    let door = select(vec![Door::Insert, Door::Try, Door::Async, Door::Timeout]);
     let beam = prop_oneof![Just(Beam::Default), (0..40_u8).prop_map(Beam::Of), Just(Beam::Exact),];
     let end = prop_oneof![
         Just(End::Close),
@@ -204,6 +209,8 @@ impl Model {
             self.check_one(engine, number);
         }
         self.check_range(engine, 0, u64::MAX);
+        let rows: Vec<Intent> = engine.iter().unwrap().map(|(_, intent)| intent).collect();
+        assert_same(&rows, &self.rows);
         for k in [1, 3, self.rows.len() + 3] {
             self.check_search(engine, options, k as u64, k, Beam::Exact);
             self.check_search(engine, options, k as u64, k, Beam::Default);
@@ -309,6 +316,50 @@ struct Store {
     model: Model,
     /// What the store held after each operation since the last that made all before it durable.
     since_synced: Vec<Vec<Intent>>,
+    ops_count: u64,
+    /// `None` before the first operation.
+    follower: Option<Follower>,
+}
+
+/// One who knows of the store what a subscription delivers.
+struct Follower {
+    writes: Subscription,
+    model: Model,
+}
+
+impl Follower {
+    /// One who begins with what the store holds now.
+    fn of(engine: &StorageEngine, model: &Model) -> Self {
+        let now = engine.iter().unwrap().snapshot();
+        let writes = engine.subscribe(now.next()).unwrap();
+        Self { writes, model: Model { rows: model.rows.clone() } }
+    }
+
+    /// Takes what is delivered, which makes `due` of what was there.
+    fn follow(&mut self, due: &Model) {
+        loop {
+            match self.writes.try_next() {
+                Delivery::Write(_, CommittedWrite::Insert(intent)) => self.model.insert(intent),
+                Delivery::Write(_, CommittedWrite::Outcome { id, outcome }) => {
+                    let row = self.model.rows.iter_mut().find(|row| row.id == id);
+                    row.expect("it is attached to what is there").outcome = Some(outcome);
+                }
+                Delivery::Write(_, CommittedWrite::Removal { id }) => {
+                    self.model.rows.retain(|row| row.id != id);
+                }
+                Delivery::Nothing => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_same(&self.model.rows, &due.rows);
+    }
+}
+
+fn assert_same(found: &[Intent], due: &[Intent]) {
+    assert_eq!(found.len(), due.len(), "{found:?} where {due:?} are due");
+    for (found, due) in found.iter().zip(due) {
+        assert!(is_same(found, due), "{found:?} where {due:?} is due");
+    }
 }
 
 /// The directory of a store on a simulated disk.
@@ -332,6 +383,8 @@ impl Store {
             options,
             model: Model::default(),
             since_synced: vec![vec![]],
+            ops_count: 0,
+            follower: None,
         }
     }
 
@@ -339,13 +392,19 @@ impl Store {
         let disk = SimDisk::new();
         let engine = open_on(&disk, &options);
         let (model, since_synced) = (Model::default(), vec![vec![]]);
-        Self { dir: None, disk: Some(disk), engine, options, model, since_synced }
+        let (dir, disk) = (None, Some(disk));
+        Self { dir, disk, engine, options, model, since_synced, ops_count: 0, follower: None }
     }
 
     fn run(&mut self, op: Op) {
         let is_synced = matches!(self.options.durability, Durability::Sync)
             || matches!(op, Op::Sync | Op::Flush);
+        let is_end = matches!(op, Op::End(..));
         self.perform(op);
+        match &mut self.follower {
+            Some(follower) if !is_end => follower.follow(&self.model),
+            follower => *follower = Some(Follower::of(&self.engine, &self.model)),
+        }
         if is_synced {
             self.since_synced.clear();
         }
@@ -356,13 +415,19 @@ impl Store {
 
     fn perform(&mut self, op: Op) {
         let (engine, model) = (&self.engine, &mut self.model);
+        // Every call that has an async twin goes by it every other time.
+        self.ops_count += 1;
+        let is_async = self.ops_count.is_multiple_of(2);
         match op {
             Op::Insert(door, made) => {
                 let intent = made.intent();
                 let stored = match door {
                     Door::Insert => engine.insert(intent.clone()),
                     Door::Try => engine.try_insert(intent.clone()),
-                    Door::Async => pollster::block_on(engine.insert_async(intent.clone())),
+                    Door::Async => block_on(engine.insert_async(intent.clone())),
+                    Door::Timeout => {
+                        engine.insert_timeout(intent.clone(), Duration::from_secs(3_600))
+                    }
                 };
                 assert_eq!(stored.unwrap(), intent.id);
                 model.insert(intent);
@@ -371,7 +436,11 @@ impl Store {
             Op::Batch(batch) => {
                 let intents: Vec<Intent> = batch.iter().map(|made| made.intent()).collect();
                 let ids: Vec<_> = intents.iter().map(|intent| intent.id).collect();
-                assert_eq!(engine.insert_batch(intents.clone()).unwrap(), ids);
+                let stored = match is_async {
+                    true => block_on(engine.insert_batch_async(intents.clone())),
+                    false => engine.insert_batch(intents.clone()),
+                };
+                assert_eq!(stored.unwrap(), ids);
                 intents.into_iter().for_each(|intent| model.insert(intent));
                 batch.iter().for_each(|made| model.check_one(engine, made.number));
             }
@@ -397,11 +466,15 @@ impl Store {
                 model.check_one(engine, made.number);
             }
             Op::Outcome(number, version) => {
-                let done = engine.attach_outcome(id(number.into()), outcome(version.into()));
+                let (id, outcome) = (id(number.into()), outcome(version.into()));
+                let done = match is_async {
+                    true => block_on(engine.attach_outcome_async(id, outcome)),
+                    false => engine.attach_outcome(id, outcome),
+                };
                 match model.find(number) {
                     Some(row) => {
                         done.unwrap();
-                        row.outcome = Some(outcome(version.into()));
+                        row.outcome = Some(outcome);
                     }
                     None => assert!(matches!(done, Err(TalaError::NodeNotFound(_)))),
                 }
@@ -409,7 +482,11 @@ impl Store {
             }
             Op::Remove(number) => {
                 let was_there = model.find(number).is_some();
-                assert_eq!(engine.remove(id(number.into())).unwrap(), was_there);
+                let done = match is_async {
+                    true => block_on(engine.remove_async(id(number.into()))),
+                    false => engine.remove(id(number.into())),
+                };
+                assert_eq!(done.unwrap(), was_there);
                 model.rows.retain(|row| row.id != id(number.into()));
                 model.check_one(engine, number);
             }
@@ -419,12 +496,20 @@ impl Store {
                 model.check_search(engine, &self.options, seed, k.into(), beam);
             }
             Op::Flush => {
-                engine.flush().unwrap();
+                let done = if is_async { block_on(engine.flush_async()) } else { engine.flush() };
+                done.unwrap();
                 assert_eq!(engine.stats().hot_len, 0);
             }
-            Op::Sync => engine.sync().unwrap(),
+            Op::Sync => {
+                let done = if is_async { block_on(engine.sync_async()) } else { engine.sync() };
+                done.unwrap();
+            }
             Op::WaitIndexed => {
-                engine.wait_indexed().unwrap();
+                let done = match is_async {
+                    true => block_on(engine.wait_indexed_async()),
+                    false => engine.wait_indexed(),
+                };
+                done.unwrap();
                 let stats = engine.stats();
                 assert_eq!(stats.linked, stats.rows);
             }

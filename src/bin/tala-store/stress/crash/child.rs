@@ -194,6 +194,7 @@ impl Writer {
             96..98 => (Kind::Range, vec![]),
             _ => (Kind::Search, vec![]),
         };
+        let kind = if self.rng.one_in(3) { kind.by_another_door() } else { kind };
         // Rounds do not share versions either.
         let version = self.round << 32 | self.ops_count;
         self.ops_count += ids.len().max(1) as u64;

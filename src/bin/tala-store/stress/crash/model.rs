@@ -18,25 +18,45 @@ pub(crate) type Intents = BTreeMap<Id, Held>;
 fn apply(intents: &mut Intents, op: &Op, thread: usize) -> Answer {
     let own = || intents.range(Id::new(thread, 0)..=Id::new(thread, u64::MAX));
     match op.kind {
-        Kind::Insert | Kind::TryInsert | Kind::Async | Kind::Dropped | Kind::Batch => {
+        Kind::Insert
+        | Kind::TryInsert
+        | Kind::Async
+        | Kind::Dropped
+        | Kind::Timeout
+        | Kind::Followed
+        | Kind::Batch
+        | Kind::BatchAsync => {
             for (id, version) in op.versions() {
                 let old = intents.get(&id).copied();
                 intents.insert(id, Held::inserted(version, old));
             }
             Answer::Done
         }
-        Kind::Outcome => match op.ids.first().and_then(|id| intents.get_mut(id)) {
-            Some(held) => {
-                held.outcome = Some(op.version);
-                Answer::Done
+        Kind::Outcome | Kind::OutcomeAsync => {
+            match op.ids.first().and_then(|id| intents.get_mut(id)) {
+                Some(held) => {
+                    held.outcome = Some(op.version);
+                    Answer::Done
+                }
+                None => Answer::Missing,
             }
-            None => Answer::Missing,
-        },
-        Kind::Remove => match op.ids.first().and_then(|id| intents.remove(id)) {
-            Some(_) => Answer::Done,
-            None => Answer::Missing,
-        },
-        Kind::Flush | Kind::Sync => Answer::Done,
+        }
+        Kind::Remove | Kind::RemoveAsync => {
+            match op.ids.first().and_then(|id| intents.remove(id)) {
+                Some(_) => Answer::Done,
+                None => Answer::Missing,
+            }
+        }
+        Kind::Flush | Kind::FlushAsync | Kind::Sync | Kind::SyncAsync | Kind::WaitIndexed => {
+            Answer::Done
+        }
+        Kind::Iter => {
+            let mut found: Vec<_> = own().collect();
+            // A thread's versions grow with each of its inserts.
+            found.sort_unstable_by_key(|(_, held)| held.version);
+            let found: Vec<Intent> = found.iter().map(|(id, held)| held.intent(**id)).collect();
+            Answer::saw(found.iter())
+        }
         Kind::Get => {
             let found = op.ids.first().and_then(|id| Some(intents.get(id)?.intent(*id)));
             Answer::saw(found.iter())

@@ -6,10 +6,12 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     pin::pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
+use pollster::block_on;
 use tala_core::{Intent, IntentStore, TalaError, TimeRange};
-use tala_store::{Query, StorageEngine};
+use tala_store::{CommittedWrite, Delivery, Query, StorageEngine, Subscription};
 
 use crate::stress::{
     content::{Id, TIMESTAMP_END, intent, outcome, query},
@@ -35,10 +37,22 @@ pub(crate) enum Kind {
     Range,
     /// The thread's own intents in a search for everything, by a query that the version draws.
     Search,
+    /// An `insert_timeout` with more time than it needs.
+    Timeout,
+    /// An insert whose thread then sees it in a subscription that began before it.
+    Followed,
+    BatchAsync,
+    OutcomeAsync,
+    RemoveAsync,
+    FlushAsync,
+    SyncAsync,
+    /// The thread's own intents in a snapshot of all, in order of insertion.
+    Iter,
+    WaitIndexed,
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str); 12] = [
+    const NAMES: [(Self, &'static str); 21] = [
         (Self::Insert, "insert"),
         (Self::TryInsert, "try-insert"),
         (Self::Async, "async"),
@@ -51,12 +65,38 @@ impl Kind {
         (Self::Get, "get"),
         (Self::Range, "range"),
         (Self::Search, "search"),
+        (Self::Timeout, "timeout"),
+        (Self::Followed, "followed"),
+        (Self::BatchAsync, "batch-async"),
+        (Self::OutcomeAsync, "outcome-async"),
+        (Self::RemoveAsync, "remove-async"),
+        (Self::FlushAsync, "flush-async"),
+        (Self::SyncAsync, "sync-async"),
+        (Self::Iter, "iter"),
+        (Self::WaitIndexed, "wait-indexed"),
     ];
+
+    /// Another door to the same, or to something like it, where there is one.
+    pub(crate) const fn by_another_door(self) -> Self {
+        match self {
+            Self::Insert => Self::Timeout,
+            Self::Async => Self::Followed,
+            Self::Batch => Self::BatchAsync,
+            Self::Outcome => Self::OutcomeAsync,
+            Self::Remove => Self::RemoveAsync,
+            Self::Flush => Self::FlushAsync,
+            Self::Sync => Self::SyncAsync,
+            Self::Range => Self::Iter,
+            Self::Search => Self::WaitIndexed,
+            other => other,
+        }
+    }
 
     fn takes(self, ids: usize) -> bool {
         match self {
-            Self::Batch => ids > 0,
-            Self::Flush | Self::Sync | Self::Range | Self::Search => ids == 0,
+            Self::Batch | Self::BatchAsync => ids > 0,
+            Self::Flush | Self::Sync | Self::FlushAsync | Self::SyncAsync => ids == 0,
+            Self::Range | Self::Search | Self::Iter | Self::WaitIndexed => ids == 0,
             _ => ids == 1,
         }
     }
@@ -119,7 +159,7 @@ impl Op {
                 Err(error) => Err(error),
             },
             Kind::Async => {
-                pollster::block_on(engine.insert_async(first(&mut intents)?))?;
+                block_on(engine.insert_async(first(&mut intents)?))?;
                 Ok(Answer::Done)
             }
             Kind::Dropped => {
@@ -138,12 +178,31 @@ impl Op {
                 let is_there = found.is_some_and(|found| found.raw_command == intent.raw_command);
                 Ok(if is_there { Answer::Done } else { Answer::NotTaken })
             }
+            Kind::Timeout => {
+                engine.insert_timeout(first(&mut intents)?, TIMEOUT).map(|_| Answer::Done)
+            }
+            Kind::Followed => {
+                let intent = first(&mut intents)?;
+                let mut writes = engine.subscribe(engine.iter()?.snapshot().next())?;
+                engine.insert(intent.clone())?;
+                Ok(if is_delivered(&mut writes, &intent) { Answer::Done } else { Answer::Missing })
+            }
             Kind::Batch => engine.insert_batch(intents.collect()).map(|_| Answer::Done),
-            Kind::Outcome => match engine.attach_outcome(id, outcome(self.version)) {
-                Ok(()) => Ok(Answer::Done),
-                Err(TalaError::NodeNotFound(_)) => Ok(Answer::Missing),
-                Err(error) => Err(error),
-            },
+            Kind::BatchAsync => {
+                block_on(engine.insert_batch_async(intents.collect())).map(|_| Answer::Done)
+            }
+            Kind::Outcome => attached(engine.attach_outcome(id, outcome(self.version))),
+            Kind::OutcomeAsync => {
+                attached(block_on(engine.attach_outcome_async(id, outcome(self.version))))
+            }
+            Kind::RemoveAsync => block_on(engine.remove_async(id)).map(if_existed),
+            Kind::FlushAsync => block_on(engine.flush_async()).map(|()| Answer::Done),
+            Kind::SyncAsync => block_on(engine.sync_async()).map(|()| Answer::Done),
+            Kind::WaitIndexed => engine.wait_indexed().map(|()| Answer::Done),
+            Kind::Iter => {
+                let found: Vec<Intent> = engine.iter()?.map(|(_, intent)| intent).collect();
+                Ok(Answer::saw(found.iter().filter(|intent| is_of(thread, intent))))
+            }
             Kind::Remove => engine.remove(id).map(if_existed),
             Kind::Flush => engine.flush().map(|()| Answer::Done),
             Kind::Sync => engine.sync().map(|()| Answer::Done),
@@ -159,6 +218,36 @@ impl Op {
                 let ids = found.iter().filter_map(|(id, _)| Id::of(*id));
                 Ok(Answer::saw_ids(ids.filter(|id| id.thread() == thread).collect()))
             }
+        }
+    }
+}
+
+/// More than any write takes.
+const TIMEOUT: Duration = Duration::from_secs(3_600);
+
+fn attached(done: Result<(), TalaError>) -> Result<Answer, TalaError> {
+    match done {
+        Ok(()) => Ok(Answer::Done),
+        Err(TalaError::NodeNotFound(_)) => Ok(Answer::Missing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an insert that is done is among the writes that are delivered, or so much was written
+/// meanwhile that it need not be.
+fn is_delivered(writes: &mut Subscription, intent: &Intent) -> bool {
+    let mut has_lagged = false;
+    loop {
+        match writes.try_next() {
+            Delivery::Write(_, CommittedWrite::Insert(seen))
+                if seen.id == intent.id && seen.raw_command == intent.raw_command =>
+            {
+                return true;
+            }
+            Delivery::Write(..) => {}
+            Delivery::Lagged { .. } => has_lagged = true,
+            // What is answered is visible, and due here.
+            _ => return has_lagged,
         }
     }
 }

@@ -31,7 +31,8 @@ const RULES: [(&str, &[&str]); 23] = [
     ("File::open", &["disk/real.rs"]),
     ("fs::File", &["disk/real.rs", "mapping.rs"]),
     ("OpenOptions::", &["disk/real.rs"]),
-    ("rustix::", &["disk/real.rs"]),
+    // `files` has the names of error numbers from it.
+    ("rustix::", &["disk/real.rs", "files.rs"]),
     ("println!", &["bin"]),
     ("dbg!", &[]),
     ("tracing::", &["trace.rs"]),

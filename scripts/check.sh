@@ -81,11 +81,15 @@ if [ "${TALA_PEERS:-0}" = 1 ]; then
     step "Lints of the comparison" \
         cargo clippy --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
     step "Tests of the comparison" cargo test --manifest-path benches/peers/Cargo.toml --quiet
+else
+    echo "benches/peers is only formatted: TALA_PEERS=1 checks it"
 fi
 if [ "${TALA_SERVICE:-0}" = 1 ]; then
     step "Lints of the service" \
         cargo clippy --manifest-path examples/ingest-service/Cargo.toml --all-targets -- -D warnings
     step "Tests of the service" cargo test --manifest-path examples/ingest-service/Cargo.toml --quiet
+else
+    echo "examples/ingest-service is only formatted: TALA_SERVICE=1 checks it"
 fi
 step "Demo" demo
 

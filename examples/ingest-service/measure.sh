@@ -45,12 +45,13 @@ tail -n 1 "$out/service.log"
 
 "$target/release/tala-store" hist report "$out/store-dumps/intervals.hlog" --svg "$out/pictures" |
     tee "$out/report.txt"
-"${TALA_PYTHON:-python3}" - "$out/metrics.txt" << 'END' || true
+"${TALA_PYTHON:-python3}" - "$out/metrics.txt" << 'END' || [ $? -eq 3 ]
 import sys
 try:
     from prometheus_client.parser import text_string_to_metric_families as parse
 except ImportError:
-    sys.exit("prometheus_client is not there: the page is not read")
+    print("prometheus_client is not there: the page is not read")
+    sys.exit(3)
 families = list(parse(open(sys.argv[1]).read()))
 for family in families:
     assert family.documentation and family.type != "unknown", family.name

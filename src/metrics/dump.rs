@@ -32,7 +32,7 @@ const NS_PER_US: f64 = 1_000.0;
 
 /// The latency histograms of an engine: a handle that stays valid after the engine has ended.
 ///
-/// Reading them never holds up who records, and takes a millisecond or two.
+/// Reading them never holds up who records, and takes some milliseconds.
 ///
 /// ```
 /// # use tala_core::{IntentId, IntentStore};

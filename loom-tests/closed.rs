@@ -14,7 +14,7 @@ use crate::{
     disk::Flaw,
     explore::{explore, explore_within, is_broken, must_fail, must_fail_later, quietly},
     simulated::SimDisk,
-    store::{DIR, holds, open, options},
+    store::{DIR, holds, open_with_one, options},
     world::{Setup, World, id, intent},
 };
 
@@ -132,12 +132,7 @@ fn a_close_answers_everyone() {
 fn a_dropped_engine_ends_and_leaves_what_it_acknowledged() {
     explore_within(1, "a_dropped_engine_ends_and_leaves_what_it_acknowledged", || {
         let disk = SimDisk::new();
-        let engine = quietly(|| {
-            let engine = open(&disk, options());
-            engine.insert(intent(1)).unwrap();
-            engine.wait_indexed().unwrap();
-            engine
-        });
+        let engine = quietly(|| open_with_one(&disk, options()));
         let other = {
             let engine = engine.clone();
             // Whichever handle is the last to go ends the engine.

@@ -18,6 +18,14 @@ fn world() -> Arc<World> {
     Arc::new(World::new(&Setup { is_followed: true, ..Setup::sound() }))
 }
 
+/// A world whose writes have been followed from the first on, with so many of them.
+fn followed(writes: u8) -> (Arc<World>, Subscription) {
+    let world = world();
+    let subscription = world.view.follow(SeqNo::FIRST);
+    (1..=writes).for_each(|number| world.insert(number).unwrap());
+    (world, subscription)
+}
+
 /// The place and the id of a write that is an insert.
 fn insert_of(delivery: Delivery) -> (u64, IntentId) {
     let Delivery::Write(seq, CommittedWrite::Insert(intent)) = delivery else {
@@ -44,11 +52,7 @@ fn rest_of(subscription: &mut Subscription) -> (Option<u64>, Vec<u64>) {
 #[test]
 fn a_subscriber_sees_each_write_once_and_in_order() {
     explore("a_subscriber_sees_each_write_once_and_in_order", || {
-        let (world, mut subscription) = quietly(|| {
-            let world = world();
-            let subscription = world.view.follow(SeqNo::FIRST);
-            (world, subscription)
-        });
+        let (world, mut subscription) = quietly(|| followed(0));
         // The first is not waited for, so that both may be of one round.
         let writer = {
             let world = Arc::clone(&world);
@@ -93,12 +97,7 @@ fn no_write_falls_between_the_store_and_its_first_subscriber() {
 #[test]
 fn a_subscriber_that_is_too_slow_is_told_and_the_writer_never_waits() {
     explore("a_subscriber_that_is_too_slow_is_told_and_the_writer_never_waits", || {
-        let (world, mut subscription) = quietly(|| {
-            let world = world();
-            let subscription = world.view.follow(SeqNo::FIRST);
-            (1..=KEPT).for_each(|number| world.insert(number).unwrap());
-            (world, subscription)
-        });
+        let (world, mut subscription) = quietly(|| followed(KEPT));
         // The ring is full, and its only reader takes what is there at some moment of this, or never.
         let reader = loom::thread::spawn(move || {
             let seen = rest_of(&mut subscription);
@@ -123,11 +122,7 @@ fn a_subscriber_that_is_too_slow_is_told_and_the_writer_never_waits() {
 #[test]
 fn a_subscriber_that_waits_is_told_of_the_end() {
     explore("a_subscriber_that_waits_is_told_of_the_end", || {
-        let (world, mut subscription) = quietly(|| {
-            let world = world();
-            let subscription = world.view.follow(SeqNo::FIRST);
-            (world, subscription)
-        });
+        let (world, mut subscription) = quietly(|| followed(0));
         let reader = loom::thread::spawn(move || {
             let mut ids = Vec::new();
             loop {

@@ -12,7 +12,7 @@ use tala_store::rooms::{
 use crate::{
     explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     simulated::{Kind, SimDisk},
-    store::{DIR, holds, open, options},
+    store::{DIR, holds, open_with_one, options},
     world::{id, intent, outcome},
 };
 
@@ -35,12 +35,7 @@ fn check_removal(disk: &SimDisk, log: &Path, is_attached: bool) {
 fn no_log_goes_before_its_segment_is_published() {
     explore("no_log_goes_before_its_segment_is_published", || {
         let disk = SimDisk::new();
-        let engine = quietly(|| {
-            let engine = open(&disk, options());
-            engine.insert(intent(1)).unwrap();
-            engine.wait_indexed().unwrap();
-            engine
-        });
+        let engine = quietly(|| open_with_one(&disk, options()));
         // A fact, like what is on the disk, and no news from one thread to another; but both orders of
         // a look and a change are explored.
         let attached = Arc::new(AtomicU32::new(0));

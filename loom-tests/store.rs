@@ -4,9 +4,13 @@
 
 use std::{path::Path, sync::Arc};
 
+use tala_core::IntentStore;
 use tala_store::{Durability, EngineOptions, StorageEngine};
 
-use crate::simulated::{Entry, SimDisk};
+use crate::{
+    simulated::{Entry, SimDisk},
+    world::intent,
+};
 
 /// Where the store is.
 pub const DIR: &str = "/store";
@@ -19,6 +23,14 @@ pub fn options() -> EngineOptions {
 /// A new engine on `disk`.
 pub fn open(disk: &SimDisk, options: EngineOptions) -> StorageEngine {
     options.disk(Arc::new(disk.clone())).open(DIR).unwrap()
+}
+
+/// A new engine on `disk` that has one intent, in its index too.
+pub fn open_with_one(disk: &SimDisk, options: EngineOptions) -> StorageEngine {
+    let engine = open(disk, options);
+    engine.insert(intent(1)).unwrap();
+    engine.wait_indexed().unwrap();
+    engine
 }
 
 /// Whether any file of the store has these bytes, as programs see it.

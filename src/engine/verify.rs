@@ -48,6 +48,8 @@ pub struct VerifyReport {
     pub changes: u64,
     /// What was checked, in sentences.
     pub checked: Vec<String>,
+    /// What was not, because of damage, in sentences.
+    pub unchecked: Vec<String>,
     /// Intents in the store, as far as what is intact tells.
     pub intents: u64,
     /// What is no damage, but worth knowing.
@@ -86,7 +88,7 @@ impl fmt::Display for VerifyReport {
 /// and that the files fit together; `checked` of the report says what that was. It goes on after damage,
 /// so that the report names all of it; but what stands in logs after the damaged one of those that were
 /// being written, only the damaged one could tell. Without an intact MANIFEST every other file is
-/// checked alone. What could not be checked, `checked` says too.
+/// checked alone. What could not be checked, `unchecked` says.
 ///
 /// Nothing is changed. Where the directory has a file `LOCK`, no engine can open it meanwhile; an
 /// engine that has it open is not disturbed, and makes this `Locked`. A directory of the original implementation is read as opening it would, up to the
@@ -203,14 +205,14 @@ impl VerifyReport {
         self.intents = ids.len() as u64;
         self.say_what_was_checked(manifest);
         if !has_live {
-            let what = "not checked: the other logs that were being written, as only the damaged one \
-                        could tell what stands in them";
-            self.checked.push(what.to_owned());
+            let what = "the other logs that were being written, as only the damaged one could tell what \
+                        stands in them";
+            self.unchecked.push(what.to_owned());
         }
         if !self.is_ok() {
-            let what = "not checked after the first damage: whether the intents are there that \
-                        changes, outcomes and removals name";
-            self.checked.push(what.to_owned());
+            let what = "after the first damage, whether the intents are there that changes, outcomes \
+                        and removals name";
+            self.unchecked.push(what.to_owned());
         }
         Ok(())
     }

@@ -44,6 +44,9 @@ fn version(number: u64, version: u64) -> Intent {
     Intent { timestamp: 1_000 + (number + version) % 4, ..common::version(number, version) }
 }
 
+/// Longer than anything here takes: who waits so long waits in vain.
+const LONG: Duration = Duration::from_secs(30);
+
 /// Something that a user of a store does, and waits for.
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -147,7 +150,8 @@ impl Gate {
 
     fn wait_while(&self, condition: impl Fn(&(bool, bool)) -> bool) {
         let state = self.state.lock().unwrap();
-        drop(self.changed.wait_while(state, |state| condition(state)).unwrap());
+        let waited = self.changed.wait_timeout_while(state, LONG, |state| condition(state));
+        assert!(!waited.unwrap().1.timed_out(), "nobody came to the gate, or opened it");
     }
 
     fn pass(&self) {
@@ -213,10 +217,7 @@ fn wait_for_sync(disk: &SimDisk) {
         if last.is_none_or(|(kind, _)| *kind == Kind::Sync) {
             return;
         }
-        assert!(
-            since.elapsed() < Duration::from_secs(30),
-            "the interval is over, and nothing synced"
-        );
+        assert!(since.elapsed() < LONG, "the interval is over, and nothing synced");
         thread::yield_now();
     }
 }

@@ -38,6 +38,7 @@ struct Verified {
     edges: u64,
     changes: u64,
     checked: Vec<String>,
+    unchecked: Vec<String>,
     warnings: Vec<String>,
     damage: Vec<String>,
 }
@@ -63,6 +64,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         edges: report.edges,
         changes: report.changes,
         checked: report.checked.clone(),
+        unchecked: report.unchecked.clone(),
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
         damage: report.damage.iter().map(ToString::to_string).collect(),
     };
@@ -91,6 +93,9 @@ fn write(out: &mut dyn Write, verified: &Verified) -> std::io::Result<()> {
     )?;
     for checked in &verified.checked {
         writeln!(out, "checked {}", render::escape(checked))?;
+    }
+    for unchecked in &verified.unchecked {
+        writeln!(out, "not checked: {}", render::escape(unchecked))?;
     }
     for warning in &verified.warnings {
         writeln!(out, "{} {}", style("warning:").yellow(), render::escape(warning))?;

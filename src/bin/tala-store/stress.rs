@@ -31,7 +31,9 @@ const THREADS_MAX: usize = 64;
 ///
 /// Threads insert, replace, insert in batches, attach outcomes, remove, look up, ask for ranges
 /// and search, all on the same few intents. What each of them was told, and when, is recorded, and
-/// must be explained by one order of events for every intent (linearizability); then the store is
+/// must be explained by one order of events for every intent (linearizability), and, of all intents at
+/// once, by the order of the log: each answer must be what is true after some of the writes by their
+/// sequence numbers, and after no fewer than any earlier answer. Then the store is
 /// opened again and must hold the same. How long every operation took is told at the end.
 ///
 /// With --crash a process that writes is killed (SIGKILL) at random moments, again and again on

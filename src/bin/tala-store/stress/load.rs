@@ -4,16 +4,18 @@
 //! The run is a chain of *episodes* on one store. In each the store is opened, all threads work on it
 //! for some seconds, everything is looked up, the store is closed and opened again, and everything
 //! is looked up once more. Then the calls of every intent are checked as one history
-//! ([`history`]), so that the last look-ups prove what is on disk. What they saw is what the next
+//! ([`history`]), and all calls against a sequential model that was given all writes by their sequence
+//! numbers ([`order`]), so that the last look-ups prove what is on disk. What they saw is what the next
 //! episode begins with.
 
 mod history;
 mod latency;
+mod order;
 mod worker;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
@@ -27,6 +29,7 @@ use tala_store::{StorageEngine, verify};
 use self::{
     history::{Call, Clock, Value, check},
     latency::{Latencies, Line},
+    order::Order,
     worker::{EPISODE, Shared, Worker, ids},
 };
 use super::{Level, options, rng::Rng};
@@ -63,6 +66,8 @@ pub(crate) struct Done {
     /// Steps of single intents that were checked.
     steps: u64,
     histories: u64,
+    /// Writes that were followed, in the order of their sequence numbers.
+    writes: u64,
     operations: Vec<Line>,
 }
 
@@ -86,6 +91,11 @@ impl Done {
             out,
             "{} steps in {} histories of one intent: every one is linearizable, across every reopening",
             self.steps, self.histories,
+        )?;
+        writeln!(
+            out,
+            "{} writes by sequence number: every call was told what a model is after some of them",
+            self.writes,
         )
     }
 }
@@ -106,6 +116,7 @@ pub(crate) fn run(plan: &Plan, dir: &Path) -> Result<Done, Failure> {
         calls: 0,
         steps: 0,
         histories: 0,
+        writes: 0,
         operations: Vec::new(),
     };
     let mut latencies = Latencies::new()?;
@@ -116,15 +127,15 @@ pub(crate) fn run(plan: &Plan, dir: &Path) -> Result<Done, Failure> {
             return Err(Failure::Usage("no durability level is named".to_owned()));
         };
         let episode = Episode { plan, number: done.episodes, level, store: &store };
-        let (calls, worked) = episode.run(&mut latencies)?;
+        let order = Order::new(&values);
+        let (calls, order, worked) = episode.run(order, &mut latencies)?;
+        order.check(&calls).map_err(|what| episode.failed(&what))?;
+        done.writes += order.len();
         for (id, calls) in &calls {
             done.steps += calls.len() as u64;
             done.histories += 1;
             let initial = values.get(id).copied().flatten();
-            let last = check(*id, initial, calls).map_err(|refused| {
-                let (level, number) = (level.name(), done.episodes);
-                Failure::Promise(format!("level {level}, episode {number}: {refused}"))
-            })?;
+            let last = check(*id, initial, calls).map_err(|refused| episode.failed(&refused))?;
             // It ends with a look-up that nothing was beside, so it can be one thing only.
             values.insert(*id, last.first().copied().flatten());
         }
@@ -156,16 +167,64 @@ struct Episode<'a> {
     store: &'a Path,
 }
 
+/// Closes an engine, so that whoever follows it comes to an end, however this one ends.
+struct Closing<'a>(&'a StorageEngine);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        // Where it matters, the engine was closed before, and this says nothing.
+        drop(self.0.close());
+    }
+}
+
 impl Episode<'_> {
-    /// All calls by intent, and how long the threads worked.
-    fn run(&self, latencies: &mut Latencies) -> Result<(Calls, Duration), Failure> {
+    /// All calls by intent, all writes in their order, and how long the threads worked.
+    fn run(
+        &self,
+        order: Order,
+        latencies: &mut Latencies,
+    ) -> Result<(Calls, Order, Duration), Failure> {
         let clock = Clock::default();
-        let mut calls = Calls::new();
         let engine = self.open(0)?;
+        let writes = engine.subscribe(engine.iter()?.snapshot().next())?;
+        let (mut calls, order, worked) = thread::scope(|scope| {
+            let follower = scope.spawn(|| order.follow(writes).map_err(|what| self.failed(&what)));
+            let worked = {
+                let _closing = Closing(&engine);
+                self.work(&engine, &clock, latencies)
+            };
+            // What a worker was told is looked at first: it may be why the follower failed.
+            let order = join(follower);
+            let (calls, worked) = worked?;
+            Ok::<_, Failure>((calls, order?, worked))
+        })?;
+        drop(engine);
+        check_threads()?;
+
+        let engine = self.open(1)?;
+        let has_failed = AtomicBool::new(false);
+        let shared =
+            Shared { engine: &engine, clock: &clock, end: Instant::now(), has_failed: &has_failed };
+        let mut reader = Worker::new(&shared, READER, self.plan.seed, self.number)?;
+        reader.look_everything_up()?;
+        append(&mut calls, reader.calls);
+        engine.close()?;
+        drop(engine);
+        check_threads()?;
+        Ok((calls, order, worked))
+    }
+
+    /// Has all threads work, and closes the engine.
+    fn work(
+        &self,
+        engine: &StorageEngine,
+        clock: &Clock,
+        latencies: &mut Latencies,
+    ) -> Result<(Calls, Duration), Failure> {
         let started = Instant::now();
         let end = self.plan.end.min(started + EPISODE);
         let has_failed = AtomicBool::new(false);
-        let shared = Shared { engine: &engine, clock: &clock, end, has_failed: &has_failed };
+        let shared = Shared { engine, clock, end, has_failed: &has_failed };
         let mut reader = Worker::new(&shared, READER, self.plan.seed, self.number)?;
         if self.number == 0 {
             reader.write_groups()?;
@@ -186,26 +245,23 @@ impl Episode<'_> {
             latencies.add(&worker.latencies)?;
         }
         reader.look_everything_up()?;
+        let mut calls = Calls::new();
         let of_workers = workers.into_iter().map(|worker| worker.calls);
         of_workers.chain([reader.calls]).for_each(|more| append(&mut calls, more));
         engine.close()?;
-        drop(engine);
-        check_threads()?;
-
-        let engine = self.open(1)?;
-        let shared = Shared { engine: &engine, clock: &clock, end, has_failed: &has_failed };
-        let mut reader = Worker::new(&shared, READER, self.plan.seed, self.number)?;
-        reader.look_everything_up()?;
-        append(&mut calls, reader.calls);
-        engine.close()?;
-        drop(engine);
-        check_threads()?;
         Ok((calls, worked))
+    }
+
+    /// What went wrong, and when.
+    fn failed(&self, what: &impl fmt::Display) -> Failure {
+        Failure::Promise(format!("level {}, episode {}: {what}", self.level.name(), self.number))
     }
 
     fn open(&self, time: u64) -> Result<StorageEngine, Failure> {
         let rng = &mut Rng::of(&[self.plan.seed, self.number, time, u64::MAX]);
-        let mut options = options(self.level, rng);
+        // Nothing that is followed goes before it was taken, so that the model has every write.
+        let mut options =
+            options(self.level, rng).kept_writes_max(usize::MAX).kept_bytes_max(usize::MAX);
         if let Some(path) = &self.plan.hlog {
             options = options.report_histograms(path, REPORT_EVERY);
         }

@@ -50,7 +50,7 @@ pub(super) enum Step {
 
 impl Step {
     /// The value after the step, if it can be taken at `value`.
-    fn take(self, id: Id, value: Value) -> Option<Value> {
+    pub(super) fn take(self, id: Id, value: Value) -> Option<Value> {
         match self {
             Self::Inserted { version } => Some(Some(Held::inserted(version, value))),
             Self::Attached { version, was_there } => match value {

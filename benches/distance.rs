@@ -172,6 +172,19 @@ fn codes_from_memory(criterion: &mut Criterion) {
                 let (probe, memory) = probe_and_memory(path, dim, memory_bytes);
                 (probe, memory, Random(4).order(memory_bytes / bytes))
             });
+            for (name, is_coarse) in [("dot", false), ("coarse", true)] {
+                let bytes_read = if is_coarse { bytes / 2 } else { bytes };
+                group.throughput(Throughput::Bytes(bytes_read as u64));
+                group.bench_function(BenchmarkId::new(format!("{name} {path}"), dim), |bencher| {
+                    let (probe, memory, order) = &*world;
+                    let codes = lines(memory);
+                    let mut next = order.iter().cycle();
+                    bencher.iter(|| {
+                        let row = &codes[next.next().unwrap_or(&0) * bytes..][..bytes_read];
+                        if is_coarse { coarse(probe, row) } else { dot(probe, row) as f32 }
+                    });
+                });
+            }
             for (name, is_coarse, is_prefetched) in [
                 ("dots4", false, false),
                 ("prefetched dots4", false, true),

@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench sweep -- [FOLDER] [--made KIND,DIM,ROWS]... [--rounds N]`
 //!
-//! The folder is that of `benches/recall`. `KIND` is `clusters` (200 of them), `clumps` (one for 20 rows), or
+//! The folder is that of `benches/recall`. `KIND` is `clusters` (200 of them), `sorted` (the same, whose rows
+//! come cluster by cluster, so that neighbors lie close in memory), `clumps` (one for 20 rows), or
 //! `uniform`; several sets may be named. Without any, a small set of each kind is made. For each beam
 //! width it prints recall@10, the nodes visited by a search, and the microseconds of processor time
 //! that it takes (the least of the rounds); then searches a second at levels of recall,
@@ -56,27 +57,37 @@ fn make(description: &str) -> Result<DataSet, Box<dyn Error>> {
     };
     let (dim, count): (usize, usize) = (dim.parse()?, count.parse()?);
     let centers_count = match kind {
-        "clusters" => 200,
+        "clusters" | "sorted" => 200,
         "clumps" => count.div_ceil(20),
         "uniform" => 0,
         _ => return Err(format!("no such kind: {kind}").into()),
     };
     let mut random = Random(17);
     let centers: Vec<Vec<f32>> = (0..centers_count).map(|_| random.vector(dim)).collect();
-    let mut points = |count: usize| -> Vec<Vec<f32>> {
+    // Each with the number of its center.
+    let mut points = |count: usize| -> Vec<(usize, Vec<f32>)> {
         (0..count)
             .map(|_| {
                 let mut point = random.vector(dim);
-                if !centers.is_empty() {
-                    let center = &centers[random.below(centers.len())];
-                    point.iter_mut().zip(center).for_each(|(at, middle)| *at = middle + 0.6 * *at);
+                if centers.is_empty() {
+                    return (0, point);
                 }
+                let number = random.below(centers.len());
                 point
+                    .iter_mut()
+                    .zip(&centers[number])
+                    .for_each(|(at, middle)| *at = middle + 0.6 * *at);
+                (number, point)
             })
             .collect()
     };
-    let base = points(count);
-    Ok(DataSet { name: description.to_owned(), base, queries: points(sized(300, 50)) })
+    let (mut base, queries) = (points(count), points(sized(300, 50)));
+    if kind == "sorted" {
+        base.sort_by_key(|(number, _)| *number);
+    }
+    let [base, queries] =
+        [base, queries].map(|points| points.into_iter().map(|(_, point)| point).collect());
+    Ok(DataSet { name: description.to_owned(), base, queries })
 }
 
 /// Nanoseconds that this thread has had a processor for.

@@ -10,7 +10,8 @@ if ! command -v valgrind > /dev/null; then
     exit 1
 fi
 if [ $# -eq 0 ]; then
-    set -- distance:: index::arena:: index::columns:: index::rows:: index::zeroed:: kernels:: mapping::
+    set -- distance:: index::arena:: index::columns:: index::rows:: index::zeroed:: kernels:: mapping:: \
+        sync::stopwatch::
 fi
 cargo test --lib --no-run
 program=$(cargo test --lib --no-run --message-format=json 2> /dev/null |

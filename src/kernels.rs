@@ -433,6 +433,21 @@ pub fn prefetch<T>(values: &[T]) {
     }
 }
 
+/// [`prefetch`] of whole cache lines: `lines` begins where one does.
+#[inline]
+pub fn prefetch_lines(lines: &[u8]) {
+    let start = lines.as_ptr();
+    for line in 0..(lines.len() / BLOCK_BYTES).min(PREFETCH_LINES_MAX) {
+        prefetch_line(start.wrapping_add(line * BLOCK_BYTES));
+    }
+}
+
+/// [`prefetch`] of the cache line that `value` begins in.
+#[inline]
+pub fn prefetch_start<T>(value: &T) {
+    prefetch_line(std::ptr::from_ref(value).cast());
+}
+
 #[inline(always)]
 fn prefetch_line(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tala_core::{IntentId, TalaError};
 
 use super::{
-    columns::Columns,
+    columns::{Columns, place},
     rows::{Rows, RowsWriter},
 };
 use crate::{
@@ -170,13 +170,6 @@ impl Arena {
         self.rows.code(row)
     }
 
-    /// The half of a published row's code that has the high halves of its components.
-    #[inline]
-    pub fn high_code(&self, row: u32) -> Option<&[u8]> {
-        let code = self.rows.code(row)?;
-        code.get(..code.len() / 2)
-    }
-
     /// What the components of a published row's code are multiplied by to give a unit vector.
     #[inline]
     pub fn scale(&self, row: u32) -> Option<f32> {
@@ -188,6 +181,13 @@ impl Arena {
     #[inline]
     pub(super) fn scale_slot(&self, row: u32) -> Option<&AtomicU32> {
         self.scales.first(row)
+    }
+
+    /// [`Arena::code`] and [`Arena::scale_slot`].
+    #[inline]
+    pub(super) fn coded(&self, row: u32) -> Option<(&[u8], &AtomicU32)> {
+        let place = place(row)?;
+        Some((self.rows.code_at(place)?, self.scales.first_at(place)?))
     }
 
     /// The scale of a published row's code, and how far the code is off: the length of the

@@ -125,7 +125,12 @@ impl<T: Slot> Columns<T> {
 
     /// The values of entry `index`, or `None` where no room was made for it.
     pub(crate) fn get(&self, index: u32) -> Option<&[T]> {
-        let place = place(index)?;
+        self.get_at(place(index)?)
+    }
+
+    /// [`Columns::get`] of an entry whose place is known.
+    #[inline]
+    pub(crate) fn get_at(&self, place: Place) -> Option<&[T]> {
         let Bucket { values, skip } = self.buckets.get(place.bucket)?.get()?;
         let start = skip + place.offset * self.width;
         values.get(start..start + self.width)
@@ -133,22 +138,40 @@ impl<T: Slot> Columns<T> {
 
     /// The first value of entry `index`, or `None` where no room was made for it.
     pub(crate) fn first(&self, index: u32) -> Option<&T> {
-        let place = place(index)?;
+        self.first_at(place(index)?)
+    }
+
+    /// [`Columns::first`] of an entry whose place is known.
+    #[inline]
+    pub(crate) fn first_at(&self, place: Place) -> Option<&T> {
         let Bucket { values, skip } = self.buckets.get(place.bucket)?.get()?;
         values.get(skip + place.offset * self.width)
     }
 }
 
-struct Place {
+/// Where an entry is, in any [`Columns`].
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    index: u32,
     bucket: usize,
     offset: usize,
 }
 
 /// Bucket `b` holds the indices from `2^b - 1` to `2^(b+1) - 2`, in units of the first length.
-fn place(index: u32) -> Option<Place> {
+#[inline]
+pub(crate) fn place(index: u32) -> Option<Place> {
     let shifted = index.checked_add(1 << FIRST_LOG2)?;
     let log2 = shifted.ilog2();
-    Some(Place { bucket: (log2 - FIRST_LOG2) as usize, offset: (shifted - (1 << log2)) as usize })
+    let (bucket, offset) = ((log2 - FIRST_LOG2) as usize, (shifted - (1 << log2)) as usize);
+    Some(Place { index, bucket, offset })
+}
+
+impl Place {
+    /// Whose place it is.
+    #[inline]
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
 }
 
 #[cfg(all(test, not(loom)))]

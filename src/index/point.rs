@@ -19,7 +19,7 @@ use super::{arena::Arena, metric::Metric, walk::Key};
 use crate::{
     distance::Vector,
     ids::RowId,
-    kernels::{Probe, coarse, coarse4, dot, dots4, prefetch},
+    kernels::{Probe, coarse, coarse4, dot, dots4, prefetch_lines, prefetch_start},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -134,7 +134,7 @@ impl<'a, M: Metric> Ruler<'a, M> {
             match detail {
                 Detail::High => self.keys_by(
                     rows,
-                    |row| self.arena.high_code(row),
+                    |code| code.get(..code.len() / 2).unwrap_or_default(),
                     |code| coarse(probe, code),
                     |codes| coarse4(probe, codes),
                     scale,
@@ -142,7 +142,7 @@ impl<'a, M: Metric> Ruler<'a, M> {
                 ),
                 Detail::Whole => self.keys_by(
                     rows,
-                    |row| self.arena.code(row),
+                    |code| code,
                     |code| dot(probe, code) as f32,
                     |codes| dots4(probe, codes).map(|dot| dot as f32),
                     scale,
@@ -157,7 +157,7 @@ impl<'a, M: Metric> Ruler<'a, M> {
     fn keys_by(
         &self,
         rows: &[u32],
-        code_of: impl Fn(u32) -> Option<&'a [u8]>,
+        part_of: impl Fn(&'a [u8]) -> &'a [u8],
         product: impl Fn(&[u8]) -> f32,
         products: impl Fn([&[u8]; 4]) -> [f32; 4],
         scale: f32,
@@ -166,12 +166,13 @@ impl<'a, M: Metric> Ruler<'a, M> {
         let mut codes: [&[u8]; CHUNK] = [&[]; CHUNK];
         let mut scales: [Option<&AtomicU32>; CHUNK] = [None; CHUNK];
         for ((code, scale), row) in codes.iter_mut().zip(&mut scales).zip(rows) {
-            *code = code_of(*row).unwrap_or_default();
-            *scale = self.arena.scale_slot(*row);
-            scale.iter().for_each(|scale| prefetch(std::slice::from_ref(*scale)));
+            if let Some((whole, slot)) = self.arena.coded(*row) {
+                (*code, *scale) = (part_of(whole), Some(slot));
+                prefetch_start(slot);
+            }
         }
         let codes = codes.get(..rows.len()).unwrap_or_default();
-        codes.iter().take(AHEAD).for_each(|code| prefetch(code));
+        codes.iter().take(AHEAD).for_each(|code| prefetch_lines(code));
         let mut ahead = codes.iter().skip(AHEAD);
         let ((fours, rest), (codes, rest_codes)) = (rows.as_chunks::<4>(), codes.as_chunks::<4>());
         let mut scales = scales.iter();
@@ -182,7 +183,7 @@ impl<'a, M: Metric> Ruler<'a, M> {
             }
         };
         for (four, codes) in fours.iter().zip(codes) {
-            ahead.by_ref().take(4).for_each(|code| prefetch(code));
+            ahead.by_ref().take(4).for_each(|code| prefetch_lines(code));
             for (row, product) in four.iter().zip(products(*codes)) {
                 push(*row, product);
             }

@@ -9,7 +9,7 @@
 
 use std::{cell::UnsafeCell, sync::Arc};
 
-use super::columns::{Columns, ENTRIES_MAX, Full};
+use super::columns::{Columns, ENTRIES_MAX, Full, Place, place};
 use crate::sync::{
     atomic::{AtomicU32, Ordering},
     release,
@@ -124,12 +124,18 @@ impl Rows {
     /// The code of a published row.
     #[inline]
     pub(crate) fn code(&self, row: u32) -> Option<&[u8]> {
-        if row >= self.len() {
+        self.code_at(place(row)?)
+    }
+
+    /// [`Rows::code`] of a row whose place is known.
+    #[inline]
+    pub(crate) fn code_at(&self, place: Place) -> Option<&[u8]> {
+        if place.index() >= self.len() {
             return None;
         }
-        let quads: &[UnsafeCell<CodeQuad>] = self.codes.get(row)?;
+        let quads: &[UnsafeCell<CodeQuad>] = self.codes.get_at(place)?;
         #[cfg(loom)]
-        self.watched.first(row)?.with(|_| ());
+        self.watched.first_at(place)?.with(|_| ());
         // SAFETY: as in `get`. The quads are as many as fill `code_bytes`, without padding, and
         // zeroed memory or a write before the row was published initialised them.
         Some(unsafe { std::slice::from_raw_parts(quads.as_ptr().cast::<u8>(), self.code_bytes) })

@@ -333,8 +333,10 @@ mod tests {
         Ok(order)
     }
 
-    /// Calls: when each began and ended, and what it did to or saw of which intents.
-    fn is_accepted(writes: &[CommittedWrite], calls: &[(u64, u64, &[(Id, Step)])]) -> bool {
+    /// A call: when it began and ended, and what it did to or saw of which intents.
+    type Told<'a> = (u64, u64, &'a [(Id, Step)]);
+
+    fn is_accepted(writes: &[CommittedWrite], calls: &[Told<'_>]) -> bool {
         let mut by_id = Calls::new();
         for (thread, (begin, end, parts)) in calls.iter().enumerate() {
             for &(id, step) in *parts {
@@ -361,8 +363,8 @@ mod tests {
         let (a, b) = (plain(0), plain(1));
         let writes = [insert(A, a), insert(B, b)];
         // Two writes that are under way for as long as is read beside them.
-        let beside = |reads: &[(u64, u64, &[(Id, Step)])]| {
-            let mut calls: Vec<(u64, u64, &[(Id, Step)])> = reads.to_vec();
+        let beside = |reads: &[Told<'_>]| {
+            let mut calls: Vec<Told<'_>> = reads.to_vec();
             let (first, second) = ([(A, inserted(a))], [(B, inserted(b))]);
             calls.extend([(0, 98, &first[..]), (1, 99, &second[..])]);
             is_accepted(&writes, &calls)
@@ -384,7 +386,7 @@ mod tests {
     fn a_read_is_not_of_what_is_written_later() {
         let a = plain(0);
         let writes = [insert(A, a)];
-        let write: (u64, u64, &[(Id, Step)]) = (2, 3, &[(A, inserted(a))]);
+        let write: Told<'_> = (2, 3, &[(A, inserted(a))]);
         assert!(is_accepted(&writes, &[write, (0, 1, &[(A, NOTHING)])]));
         assert!(!is_accepted(&writes, &[write, (0, 1, &[(A, saw(a))])]));
     }
@@ -392,8 +394,8 @@ mod tests {
     #[test]
     fn writes_have_their_places_in_the_order_of_time() {
         let (a, b) = (plain(0), plain(1));
-        let first: (u64, u64, &[(Id, Step)]) = (0, 1, &[(A, inserted(a))]);
-        let second: (u64, u64, &[(Id, Step)]) = (2, 3, &[(B, inserted(b))]);
+        let first: Told<'_> = (0, 1, &[(A, inserted(a))]);
+        let second: Told<'_> = (2, 3, &[(B, inserted(b))]);
         assert!(is_accepted(&[insert(A, a), insert(B, b)], &[first, second]));
         assert!(!is_accepted(&[insert(B, b), insert(A, a)], &[first, second]));
         assert!(!is_accepted(&[insert(A, a)], &[first, second]), "acknowledged, not written");
@@ -403,7 +405,7 @@ mod tests {
     #[test]
     fn a_batch_is_one_place() {
         let (a, b) = (plain(0), plain(1));
-        let batch: (u64, u64, &[(Id, Step)]) = (0, 9, &[(A, inserted(a)), (B, inserted(a))]);
+        let batch: Told<'_> = (0, 9, &[(A, inserted(a)), (B, inserted(a))]);
         let whole = [insert(A, a), insert(B, a)];
         assert!(is_accepted(&whole, &[batch, (1, 2, &[(A, saw(a)), (B, saw(a))])]));
         assert!(!is_accepted(&whole, &[batch, (1, 2, &[(A, saw(a)), (B, NOTHING)])]));
@@ -426,8 +428,8 @@ mod tests {
         ]
         .map(|step| [(A, step)]);
         let with_outcome = [(A, Step::Saw(Some(Held { version: a, outcome: Some(70) })))];
-        let story = |reads: &[(u64, u64, &[(Id, Step)])]| {
-            let mut calls: Vec<(u64, u64, &[(Id, Step)])> =
+        let story = |reads: &[Told<'_>]| {
+            let mut calls: Vec<Told<'_>> =
                 vec![(0, 1, &write[..]), (2, 3, &attached[..]), (10, 19, &removed[..])];
             calls.extend(reads);
             is_accepted(&writes, &calls)

@@ -12,7 +12,7 @@ use tala_store::{StorageEngine, rooms::verify_on};
 
 use crate::{
     disk::Flaw,
-    explore::{explore, explore_within, is_broken, must_fail, must_fail_later, quietly},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     simulated::SimDisk,
     store::{DIR, holds, open_with_one, options},
     world::{Setup, World, id, intent},
@@ -35,16 +35,22 @@ fn check_answer(world: &World, number: u8, answer: Result<(), TalaError>) {
 
 #[test]
 fn inserts_beside_a_close_are_on_disk_or_refused() {
-    explore_within(1, "inserts_beside_a_close_are_on_disk_or_refused", || {
+    explore("inserts_beside_a_close_are_on_disk_or_refused", || {
         let world = quietly(|| Arc::new(World::new(&setup())));
-        let others = [1, 2].map(|number| {
+        let inserting = {
             let world = Arc::clone(&world);
-            loom::thread::spawn(move || (number, world.insert(number)))
-        });
+            // Two tasks of one thread, so that there are both before the close, one on either side of
+            // it, or both after it; the writer takes them in one round or in two. Two threads that
+            // send are in the next model.
+            loom::thread::spawn(move || {
+                let sent = [1, 2].map(|number| world.send_insert(number));
+                sent.map(|answer| world.answered(answer))
+            })
+        };
         world.close();
-        let answers = others.map(|other| other.join().unwrap());
+        let answers = inserting.join().unwrap();
         quietly(|| {
-            for (number, answer) in answers {
+            for (number, answer) in [1, 2].into_iter().zip(answers) {
                 check_answer(&world, number, answer);
             }
             assert!(world.insert(3).unwrap_err().is_closed());
@@ -104,8 +110,13 @@ fn a_flush_beside_a_close_has_its_segment_or_is_refused() {
 
 #[test]
 fn a_close_answers_everyone() {
-    explore_within(1, "a_close_answers_everyone", || {
-        let engine = quietly(|| StorageEngine::options(2).m(2).in_memory().unwrap());
+    explore("a_close_answers_everyone", || {
+        let engine = quietly(|| {
+            let engine = StorageEngine::options(2).m(2).in_memory().unwrap();
+            // As for `World::settled`.
+            engine.sync().unwrap();
+            engine
+        });
         let closer = {
             let engine = engine.clone();
             loom::thread::spawn(move || {
@@ -130,7 +141,7 @@ fn a_close_answers_everyone() {
 
 #[test]
 fn a_dropped_engine_ends_and_leaves_what_it_acknowledged() {
-    explore_within(1, "a_dropped_engine_ends_and_leaves_what_it_acknowledged", || {
+    explore("a_dropped_engine_ends_and_leaves_what_it_acknowledged", || {
         let disk = SimDisk::new();
         let engine = quietly(|| open_with_one(&disk, options()));
         let other = {

@@ -7,7 +7,7 @@ use tala_core::{StopCause, TalaError};
 
 use crate::{
     disk::Flaw,
-    explore::{explore, explore_within, is_broken, must_fail, must_fail_later, quietly},
+    explore::{explore, is_broken, must_fail, must_fail_later, quietly},
     world::{Builder, Setup, SinkFlaw, World, id},
 };
 
@@ -151,12 +151,12 @@ fn a_refused_step_into_the_next_log_is_told_to_everyone() {
 
 /// The builder fails after so many of the steps that it has here: for a wake, for a row, to look for
 /// what died, and for those who wait.
-fn builder_fails(name: &str, steps: u32, bound: usize) {
+fn builder_fails(name: &str, steps: u32, begin: fn(&Setup) -> World) {
     let steps = if is_broken("builder") { 100 } else { steps };
-    explore_within(bound, name, move || {
+    explore(name, move || {
         let world = quietly(|| {
             let builder = Builder::FailsAfter(steps);
-            Arc::new(World::new(&Setup { builder, ..Setup::sound() }))
+            Arc::new(begin(&Setup { builder, ..Setup::sound() }))
         });
         let inserted = world.insert(1);
         let first = world.wait_indexed();
@@ -177,22 +177,23 @@ fn builder_fails(name: &str, steps: u32, bound: usize) {
 
 #[test]
 fn a_builder_that_dies_at_once_is_told_to_everyone() {
-    builder_fails("a_builder_that_dies_at_once_is_told_to_everyone", 0, 1);
+    builder_fails("a_builder_that_dies_at_once_is_told_to_everyone", 0, World::settled);
 }
 
 #[test]
 fn a_builder_that_dies_after_a_step_is_told_to_everyone() {
-    builder_fails("a_builder_that_dies_after_a_step_is_told_to_everyone", 1, 2);
+    // Here the threads begin beside all that.
+    builder_fails("a_builder_that_dies_after_a_step_is_told_to_everyone", 1, World::new);
 }
 
 #[test]
 fn a_builder_that_dies_after_two_steps_is_told_to_everyone() {
-    builder_fails("a_builder_that_dies_after_two_steps_is_told_to_everyone", 2, 1);
+    builder_fails("a_builder_that_dies_after_two_steps_is_told_to_everyone", 2, World::settled);
 }
 
 #[test]
 fn a_builder_that_dies_after_three_steps_is_told_to_everyone() {
-    builder_fails("a_builder_that_dies_after_three_steps_is_told_to_everyone", 3, 1);
+    builder_fails("a_builder_that_dies_after_three_steps_is_told_to_everyone", 3, World::settled);
 }
 
 #[test]

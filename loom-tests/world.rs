@@ -150,6 +150,16 @@ impl World {
         Self::with_slow_segments(setup, None)
     }
 
+    /// A world whose threads have come to where they wait for letters, when it is made quietly: a model
+    /// that begins there has a fraction of the executions, and how threads begin is part of others.
+    pub fn settled(setup: &Setup) -> Self {
+        let world = Self::new(setup);
+        // This waits for the log's writer, which was started last, and meanwhile every thread goes as
+        // far as it can.
+        world.sync().expect("no thread has failed yet");
+        world
+    }
+
     /// A world where a word in `words` has to be there for each segment.
     pub fn with_slow_segments(setup: &Setup, words: Option<Inbox<()>>) -> Self {
         let metrics = Arc::new(Instruments::default());
@@ -248,11 +258,21 @@ impl World {
         answer.map(drop).ok_or_else(|| self.fate.cause())
     }
 
-    /// What a caller of `insert_async` leaves behind that is dropped before it is answered.
-    pub fn insert_and_leave(&self, number: u8) {
+    /// What `insert_async` does once it is let in, up to where it waits.
+    pub fn send_insert(&self, number: u8) -> Answer<bool> {
         let intent = intent(number);
         let encoded = Encoded::insert(&intent, BatchPlace::SINGLE).unwrap();
-        drop(self.ask(LogOp::Insert(intent), encoded, None));
+        self.ask(LogOp::Insert(intent), encoded, None)
+    }
+
+    /// What it does from there on.
+    pub fn answered(&self, answer: Answer<bool>) -> Result<(), TalaError> {
+        answer.wait().map(drop).ok_or_else(|| self.fate.cause())
+    }
+
+    /// What a caller of `insert_async` leaves behind that is dropped before it is answered.
+    pub fn insert_and_leave(&self, number: u8) {
+        drop(self.send_insert(number));
     }
 
     /// What `close` does once it has raised its flag.
@@ -271,6 +291,13 @@ impl World {
         let row = RowId(self.view.index.arena.len());
         let room = Gate::new(1).pass(1).map_err(|_| self.fate.cause())?;
         self.actors.send_index(IndexLetter::WaitLinked { row, room, reply });
+        answer.wait().ok_or_else(|| self.fate.cause())
+    }
+
+    /// What `sync` does once it is let in.
+    fn sync(&self) -> Result<(), TalaError> {
+        let (reply, answer) = one_shot();
+        self.actors.send_wal(WalLetter::Sync(Request { room: None, reply }));
         answer.wait().ok_or_else(|| self.fate.cause())
     }
 

@@ -20,6 +20,9 @@ mod verify;
 mod view;
 mod writes;
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod panics;
+
 /// A repair and a check of a directory on any disk.
 #[cfg(all(feature = "internals", not(any(loom, shuttle))))]
 pub(crate) use self::repair::repair_in;

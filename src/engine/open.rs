@@ -18,12 +18,12 @@ use super::{
     view::{Contents, View},
 };
 use crate::{
-    actor::{Fate, mailbox_for, spawn},
+    actor::{Actor, Fate, mailbox_for, spawn},
     disk::StoreDir,
     files::DirLock,
     gate::Gate,
     ids::{FileNumber, RowId, SeqNo},
-    index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, Shared},
+    index::{Arena, ArenaWriter, Graph, GraphParams, GraphWriter, IndexActor, IndexLetter, Shared},
     metrics::{Instruments, LockRank, TrackedMutex},
     options::{Durability, EngineOptions, OpenProgress},
     segment::{DiskSegments, FlushActor, Manifest, segment_name},
@@ -33,7 +33,7 @@ use crate::{
         awake_mailbox, mailbox, one_shot,
     },
     trace,
-    wal::{Ahead, DiskLog, Log, Request, Spare, WalActor, WalLetter, log_name},
+    wal::{Ahead, CommitSink, DiskLog, Log, Request, Spare, WalActor, WalLetter, log_name},
 };
 
 /// Letters of sealed buffers that may wait for the flusher; beyond that the log's writer waits.
@@ -60,6 +60,37 @@ struct OnDisk {
     lock: Arc<DirLock>,
 }
 
+/// What is put around parts of an engine before its threads have them: nothing, but in tests, where
+/// some of them fail.
+pub(super) trait Fitting {
+    /// Who links rows.
+    type Builder: Actor<Letter = IndexLetter>;
+    /// What becomes of durable writes.
+    type Sink: CommitSink;
+
+    /// Around the index builder.
+    fn builder(&self, builder: IndexActor) -> Self::Builder;
+
+    /// Around what publishes for the log's writer.
+    fn sink(&self, publisher: Publisher) -> Self::Sink;
+}
+
+/// The parts of every engine outside of tests.
+struct AsTheyAre;
+
+impl Fitting for AsTheyAre {
+    type Builder = IndexActor;
+    type Sink = Publisher;
+
+    fn builder(&self, builder: IndexActor) -> IndexActor {
+        builder
+    }
+
+    fn sink(&self, publisher: Publisher) -> Publisher {
+        publisher
+    }
+}
+
 impl EngineOptions {
     /// Opens `dir`, creating it if need be, and recovers what it holds.
     ///
@@ -76,7 +107,7 @@ impl EngineOptions {
     /// where the operating system refused, what opening had begun: an empty log, a segment that
     /// nothing lists, or a new MANIFEST that says the same. They are in nobody's way.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<StorageEngine, TalaError> {
-        StorageEngine::open_with(self, dir.as_ref())
+        StorageEngine::open_with(self, dir.as_ref(), &AsTheyAre)
     }
 
     /// An engine without a log and without files: everything is gone when it is dropped.
@@ -84,13 +115,17 @@ impl EngineOptions {
     /// # Errors
     /// [`TalaError::InvalidOption`], or no thread could be started.
     pub fn in_memory(self) -> Result<StorageEngine, TalaError> {
-        StorageEngine::in_memory_with(self)
+        StorageEngine::in_memory_with(self, &AsTheyAre)
     }
 }
 
 impl StorageEngine {
     /// See [`EngineOptions::open`].
-    fn open_with(options: EngineOptions, path: &Path) -> Result<Self, TalaError> {
+    pub(super) fn open_with(
+        options: EngineOptions,
+        path: &Path,
+        fitting: &impl Fitting,
+    ) -> Result<Self, TalaError> {
         options.check()?;
         let _opening = trace::opening(path);
         let dir = &StoreDir::new(Arc::clone(&options.disk), path);
@@ -114,7 +149,8 @@ impl StorageEngine {
         let must_flush = old_logs_count > OLD_LOGS_MAX
             || recovered.hot.is_full()
             || recovered.log_bytes >= options.log_bytes_max;
-        let engine = start(options, recovered, (graph, graph_writer), Some((dir, on_disk)))?;
+        let engine =
+            start(options, recovered, (graph, graph_writer), Some((dir, on_disk)), fitting)?;
         let inner = engine.inner()?;
         if must_flush {
             // Nobody waits for this one; if it fails, the engine's fate says so.
@@ -127,11 +163,14 @@ impl StorageEngine {
     }
 
     /// See [`EngineOptions::in_memory`].
-    fn in_memory_with(options: EngineOptions) -> Result<Self, TalaError> {
+    pub(super) fn in_memory_with(
+        options: EngineOptions,
+        fitting: &impl Fitting,
+    ) -> Result<Self, TalaError> {
         options.check()?;
         let (graph, graph_writer, arena) = new_index(&options);
         let recovered = Recovered::empty(&options, arena)?;
-        start(options, recovered, (graph, graph_writer), None)
+        start(options, recovered, (graph, graph_writer), None, fitting)
     }
 }
 
@@ -248,6 +287,7 @@ fn start(
     recovered: Recovered,
     (graph, graph_writer): (Arc<Graph>, GraphWriter),
     on_disk: Option<(&StoreDir, OnDisk)>,
+    fitting: &impl Fitting,
 ) -> Result<StorageEngine, TalaError> {
     let Recovered {
         arena: arena_writer, intents, index_map, hot, last_seq, log_bytes, report, ..
@@ -295,7 +335,7 @@ fn start(
     let builder =
         IndexActor::new(index, graph_writer, options.index_threads, options.index_lag_max);
     let shared = Arc::clone(&view.index);
-    let index = Some(spawn(builder, index_mailbox, &fate)?);
+    let index = Some(spawn(fitting.builder(builder), index_mailbox, &fate)?);
     let (mut flusher, mut log, mut manifest, mut lock) = (None, None, None, None);
     let mut flush_outbox = None;
     let mut prepare = None;
@@ -349,7 +389,8 @@ fn start(
     }
     let waiter_outbox = index_outbox.clone();
     let publisher = Publisher::new(Arc::clone(&view), arena_writer, index_outbox, flush_outbox);
-    let wal = WalActor::new(log, publisher, last_seq.next(), Arc::clone(&fate), metrics);
+    let sink = fitting.sink(publisher);
+    let wal = WalActor::new(log, sink, last_seq.next(), Arc::clone(&fate), metrics);
     let wal = spawn(wal, awake_mailbox(options.mailbox_capacity + CONTROL_LETTERS), &fate)?;
     // Last, when nothing can fail any more: the builder goes on while somebody can write to it, and it
     // is the end of the engine that closes the gate.

@@ -65,7 +65,7 @@ pub struct WriteRequest {
     pub ops: Vec<PreparedOp>,
     /// The sender's places in the mailbox, given back when the letter is taken out.
     pub room: Room,
-    /// The sender's share of the rows that may wait to be linked; kept on publication.
+    /// The sender's share of the rows that may wait to be linked; kept when they are published.
     pub lag: Option<Permit>,
     /// When it was sent.
     pub sent_ns: u64,
@@ -325,6 +325,9 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
             self.round.answers.drain(..).for_each(|(reply, applies)| reply.send(applies));
         }
         let (publishes, since_ns) = (!self.round.staged.is_empty(), now_ns());
+        // From its first row on it is the builder that gives the shares back, also where the rest of the
+        // publication fails: nobody is let in any more then, so those of rows that never come do not matter.
+        self.round.lag.drain(..).for_each(Permit::keep);
         self.sink.publish(&mut self.round.staged)?;
         if is_broken("a sync after the publication") {
             self.work()?;
@@ -332,7 +335,6 @@ impl<F: LogFile + 'static, S: CommitSink> WalActor<F, S> {
         if publishes {
             self.metrics.record_since(Timing::Publish, since_ns);
         }
-        self.round.lag.drain(..).for_each(Permit::keep);
         self.round.forget_existence();
         self.fate.check().map_err(StopCause::Failed)?;
         for (reply, applies) in self.round.answers.drain(..) {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    io::{self, Write},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -395,6 +396,11 @@ pub fn seed() -> u64 {
     number_of("TALA_CRASH_SEED").unwrap_or(1)
 }
 
+/// By which variables the same choices are made again.
+pub fn drawn_by() -> String {
+    format!("TALA_CRASH_SEED={} TALA_CRASH_SEEDS={}", seed(), choices())
+}
+
 fn number_of(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
@@ -433,6 +439,25 @@ pub struct Counts {
     pub choices: u64,
     /// Of those, the ones that differ: images that were opened.
     pub images: u64,
+}
+
+impl Counts {
+    /// Says what was tried, even where the output of tests that pass is not shown: how much that is
+    /// depends on what differs, and nothing else would tell that it became less.
+    pub fn say(&self, what: &str) {
+        let Self { choices, images } = self;
+        let alike = choices - images;
+        say(&format!(
+            "{what}: {images} images opened, {alike} more were like one of them; {}",
+            drawn_by()
+        ));
+    }
+}
+
+/// Says it even where the output of tests that pass is not shown.
+pub fn say(what: &str) {
+    // At once, so that no other test's line begins within it.
+    let _ = io::stderr().write_all(format!("{what}\n").as_bytes());
 }
 
 /// Does `work` with everything that `produce` hands out, on several threads, and ends with the first
@@ -491,14 +516,8 @@ pub fn sweep(scenario: &Scenario, produce: impl FnOnce(&mut dyn FnMut(Image))) -
             });
         },
         |image| {
-            format!(
-                "{}: {} (TALA_CRASH_SEED={} TALA_CRASH_SEEDS={}), on the disk:\n{}",
-                scenario.name,
-                image.place,
-                seed(),
-                choices(),
-                image.volume.describe(),
-            )
+            let Image { volume, place, .. } = image;
+            format!("{}: {place}, on the disk:\n{}", scenario.name, volume.describe())
         },
         |image| check(scenario, &states, image.volume, image.allowed),
     );
@@ -521,7 +540,10 @@ pub fn images(
                 volume: volume.cut(choice, seed().wrapping_add(cut as u64)),
                 allowed: Allowed { from, to: begun },
                 floor: scenario.floor(done),
-                place: format!("after change {cut}, {done} steps done, choice {choice}"),
+                place: format!(
+                    "after change {cut}, {done} steps done, choice {choice} ({})",
+                    drawn_by()
+                ),
             });
         }
     });
@@ -570,8 +592,6 @@ pub fn cut_everywhere(scenario: &Scenario, disk: &SimDisk) {
         images(scenario, &start, &events, choices(), hand_out);
     });
     let changes = events.iter().filter(|event| matches!(event, Event::Op(_))).count();
-    println!(
-        "{}: {changes} changes, {} choices of what survives, {} images",
-        scenario.name, counts.choices, counts.images,
-    );
+    let what = format!("{}: power cut after each of {changes} changes", scenario.name);
+    counts.say(&what);
 }

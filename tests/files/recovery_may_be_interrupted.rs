@@ -6,7 +6,9 @@
 
 use crate::a_power_cut_loses_nothing_acknowledged::put_original;
 use crate::common::{Model, Random};
-use crate::crash::{Image, Scenario, Step::*, choices, cut_the_opening, images, seed, sweep};
+use crate::crash::{
+    Image, Scenario, Step::*, choices, cut_the_opening, drawn_by, images, seed, sweep,
+};
 use crate::simulated::{Event, SimDisk};
 use tala_store::Durability;
 
@@ -44,15 +46,13 @@ fn cut_recoveries(scenario: &Scenario, disk: &SimDisk) {
             }
         }
     });
-    println!(
-        "{}: {} recoveries cut everywhere, {seconds} of the next ones too, {} choices of what \
-         survives, {} images",
+    let what = format!(
+        "{}: {} recoveries cut everywhere, {seconds} of the next ones too",
         scenario.name,
-        firsts.len(),
-        counts.choices,
-        counts.images,
+        firsts.len()
     );
-    assert!(!firsts.is_empty() && seconds > 0, "nothing was tried");
+    counts.say(&what);
+    assert!(!firsts.is_empty() && seconds > 0, "nothing was tried; {}", drawn_by());
 }
 
 #[test]

@@ -68,6 +68,9 @@ pub enum Step {
     Flush,
     /// Waits until the log has been synced without being asked to, as the level `Interval` promises.
     Elapse,
+    /// Waits until the log goes on in a file that was prepared for it, and meanwhile gives this intent
+    /// the outcome that it has, as often as it takes.
+    GoOn(u64),
     /// Closes it in good order.
     Close,
 }
@@ -82,6 +85,11 @@ impl Step {
             Self::Outcome(number) => model.attach(id(*number), outcome(*number)),
             Self::Remove(number) => model.remove(id(*number)),
             Self::Open | Self::Await | Self::Sync | Self::Flush | Self::Elapse | Self::Close => {}
+            Self::GoOn(number) => {
+                let row = model.rows().iter().find(|row| row.id == id(*number));
+                let known = row.and_then(|row| row.outcome);
+                assert_eq!(known, Some(outcome(*number)), "it would change something");
+            }
         }
     }
 
@@ -113,13 +121,17 @@ impl Step {
             wait_for_sync(disk);
             return Ok(());
         }
+        if let Self::GoOn(number) = self {
+            let store = engine.as_ref().expect("a scenario opens its store first");
+            return go_on_in_prepared(disk, store, *number);
+        }
         self.take(engine.as_ref().expect("a scenario opens its store first"))
     }
 
     /// Takes this step on an open store.
     pub fn take(&self, store: &StorageEngine) -> Result<(), TalaError> {
         match self {
-            Self::Open | Self::Elapse | Self::Begin(_) | Self::Await => {}
+            Self::Open | Self::Elapse | Self::Begin(_) | Self::Await | Self::GoOn(_) => {}
             Self::Insert(number) => drop(store.insert(intent(*number))?),
             Self::Replace(number, which) => drop(store.insert(version(*number, *which))?),
             Self::Batch(numbers) => {
@@ -221,6 +233,46 @@ fn wait_for_sync(disk: &SimDisk) {
         assert!(since.elapsed() < LONG, "the interval is over, and nothing synced");
         thread::yield_now();
     }
+}
+
+/// The name of a log while it is prepared, and that of the older one that it is made of.
+pub const PREPARED: &str = "log_next.wal.tmp";
+pub const SPARE: &str = "log_spare.wal.tmp";
+/// How often others get the processor while a log is prepared, before more is written.
+const PATIENCE: u32 = 1_000;
+
+/// Attaches the outcome of this intent again until the log goes on in a prepared file. Where something
+/// is refused there may be none, and nobody waits for it.
+fn go_on_in_prepared(disk: &SimDisk, store: &StorageEngine, number: u64) -> Result<(), TalaError> {
+    let before = disk.renamed_count(PREPARED);
+    let since = Instant::now();
+    let path = Path::new(STORE).join(PREPARED);
+    let is_ready =
+        || disk.last_asked_of(PREPARED) == Some(Kind::Sync) && disk.bytes(&path).is_some();
+    let is_over = || disk.renamed_count(PREPARED) > before || !disk.failed().is_empty();
+    while !is_over() {
+        assert!(since.elapsed() < LONG, "no log was prepared");
+        store.attach_outcome(id(number), outcome(number))?;
+        // Writing more does not make it come sooner, but it may not have been asked for yet.
+        for _ in 0..PATIENCE {
+            if is_ready() || is_over() {
+                break;
+            }
+            thread::yield_now();
+        }
+    }
+    Ok(())
+}
+
+/// Steps on a disk on which logs are prepared early, in which they are: new ones, and older ones that
+/// segments cover.
+pub fn steps_in_prepared_logs() -> Vec<Step> {
+    use Step::{Batch, Flush, GoOn, Insert, Open, Outcome, Remove, Replace};
+    let mut steps = vec![Open, Insert(1), Outcome(1), GoOn(1), Batch(2..5), Remove(2)];
+    steps.extend([GoOn(1), Insert(5), Replace(3, 1), Flush]);
+    steps.extend([Insert(6), Insert(7), GoOn(1), Batch(8..11), Outcome(8), Flush]);
+    steps.extend([Insert(11), Insert(12), GoOn(8), Remove(1), Insert(13)]);
+    steps
 }
 
 /// What is done to a store.

@@ -17,7 +17,7 @@ use crate::{
     door::check_embedding,
     entry::{Entry, Vector},
     files::{LOCK_NAME, read_whole, reread_from_disk, sync_dir},
-    ids::{FileNumber, SeqNo},
+    ids::{FileNumber, NUMBER_END, SeqNo},
     index::{Arena, ArenaWriter, Code},
     options::{EngineOptions, OpenProgress},
     segment::{
@@ -36,10 +36,6 @@ pub const LEGACY_LOG: &str = "current.wal";
 /// Name of the file that says that a directory is a repair's and not finished, as long as there is no
 /// MANIFEST.
 pub const UNFINISHED_NAME: &str = "REPAIR.unfinished";
-
-/// No file of ours has this number or a higher one: counting on from one that is there must not
-/// run out of numbers.
-const NUMBER_END: u64 = 1 << 63;
 
 /// How far the number of a live log may be from that of the first. A file beyond is nobody's: if
 /// logs went on after it, theirs could be one that is not read.
@@ -531,7 +527,9 @@ impl Recovered {
         options: &EngineOptions,
     ) -> Result<(), TalaError> {
         let mut fold = Fold::default();
-        let total = manifest.segments.iter().map(|entry| entry.bytes).sum();
+        // These are what the MANIFEST says, and no file was compared with them yet.
+        let total =
+            manifest.segments.iter().fold(0, |total: u64, entry| total.saturating_add(entry.bytes));
         let mut done = 0;
         for entry in &manifest.segments {
             options.report(OpenProgress::Segments { done, total });

@@ -19,9 +19,11 @@ use memmap2::Mmap;
 
 mod gentle;
 mod real;
+mod room;
 
 pub(crate) use gentle::{LogSyncs, Rests, write_gently, write_piece_of_zeros};
 pub use real::RealDisk;
+pub use room::RoomAhead;
 
 /// Zeros that are written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -67,6 +69,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
     /// What stands under the name `path`.
     fn kind(&self, path: &Path) -> io::Result<EntryKind>;
+
+    /// How much room logs on it get ahead. Always the same, wherever a store may be moved to.
+    fn room_ahead(&self) -> RoomAhead {
+        RoomAhead::USUAL
+    }
 }
 
 /// An open file. It is closed when it is dropped.

@@ -12,6 +12,10 @@ use tala_core::IntentId;
 /// somebody who measures this process for long in order to learn the key.
 pub type IdMap<V> = HashMap<IntentId, V, foldhash::fast::RandomState>;
 
+/// No number that a store counts on from is as high as this or higher, whoever wrote it down: the next
+/// ones must not run out.
+pub(crate) const NUMBER_END: u64 = 1 << 63;
+
 /// Place of a write in the one order of all writes of a store; the first is 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct SeqNo(pub u64);

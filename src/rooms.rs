@@ -9,7 +9,7 @@ use tala_core::TalaError;
 
 use crate::{VerifyReport, disk::StoreDir, engine::verify_in};
 pub use crate::{
-    disk::{Disk, DiskFile, EntryKind, Mapping},
+    disk::{Disk, DiskFile, EntryKind, Mapping, RoomAhead},
     ids::{FileNumber, SeqNo},
     metrics::{Instruments, LockRank, Timing, TrackedMutex},
     wal::{BatchPlace, Encoded, LogFile},

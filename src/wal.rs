@@ -30,7 +30,7 @@ pub use writer::{
 
 pub(crate) use entries::read_entries;
 pub(crate) use file::{DiskLog, log_name, parse_log_name};
-pub(crate) use prepare::{Ahead, Fill, PREPARED_NAME, is_prepared_len};
+pub(crate) use prepare::{Ahead, Fill, PREPARED_NAME};
 pub(crate) use replay::{
     Bound, Ending, Expected, LogEnd, LogRecord, accepted_records, holds_a_write, read_log,
     synced_proof,

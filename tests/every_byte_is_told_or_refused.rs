@@ -355,3 +355,122 @@ fn of_a_killed_store() {
     println!("killed, {} bytes: {counts:?}", store.bytes());
     assert!(counts.torn > 0 && counts.refused > counts.torn, "{counts:?}");
 }
+
+/// The MANIFEST with these numbers, each of 8 bytes, at these places, and a checksum that matches.
+fn sealed(manifest: &[u8], numbers: &[(usize, u64)]) -> Vec<u8> {
+    let mut bytes = manifest.to_vec();
+    for (at, number) in numbers {
+        bytes[*at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    let end = bytes.len() - 4;
+    let crc = crc32c::crc32c(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Opens a store with this MANIFEST, which must be refused. Returns why, and the peak of memory.
+fn refused(trial: &Trial<'_>, manifest: &[u8]) -> (TalaError, usize) {
+    trial.put("MANIFEST", Some(manifest));
+    let (opened, peak) = peak_of(|| StorageEngine::open(DIM, trial.path(), 100));
+    let error = opened.expect_err("it opened");
+    let damage = verify(trial.path()).unwrap().damage;
+    assert!(damage.iter().any(|it| it.to_string() == error.to_string()), "{error}, {damage:?}");
+    (error, peak)
+}
+
+fn names(error: &TalaError, name: &str) -> bool {
+    matches!(error, TalaError::Corrupt { file, .. } if file.ends_with(name))
+}
+
+/// Where the counts of the MANIFEST are.
+const COUNTS: [usize; 3] = [48, 56, 64];
+const HEADER_BYTES: usize = 72;
+/// The numbers of a segment or a log that it lists, by the number of that.
+type Entry = fn(u64) -> [u64; 5];
+
+/// Counts that no file is long enough for take no memory, and counts that are true of a file that lists
+/// nothing that is there take as much as the file does, and what is made of it.
+#[test]
+fn of_a_manifest_with_huge_counts() {
+    let _alone = alone();
+    let store = Store::new(true);
+    let trial = Trial::new(&store);
+    let manifest = &store.files["MANIFEST"];
+    // What opening takes before it looks at the MANIFEST, and error messages.
+    let (error, least) = refused(&trial, &vec![b'x'; manifest.len()]);
+    assert!(names(&error, "MANIFEST"), "{error}");
+    let allowed = least + manifest.len() + (1 << 12);
+    for at in COUNTS {
+        for count in [1 << 16, 1 << 32, u64::MAX / 40, u64::MAX / 32 + 1, 1 << 63, u64::MAX] {
+            let (error, peak) = refused(&trial, &sealed(manifest, &[(at, count)]));
+            assert!(names(&error, "MANIFEST"), "{at}, {count}: {error}");
+            assert!(peak <= allowed, "{at}, {count}: {peak} bytes at a time, {allowed} allowed");
+        }
+    }
+
+    let entries_count = 50_000_u64;
+    let next = entries_count + 1;
+    let segment: Entry = |id| [id, id, id, u64::MAX / 2, 0];
+    let log: Entry = |number| [number, number, number, 1, 0];
+    for (at, width, entry, first) in
+        [(COUNTS[0], 5, segment, "segment_000001.tbf"), (COUNTS[1], 4, log, "log_000001.wal")]
+    {
+        let mut bytes = manifest[..HEADER_BYTES].to_vec();
+        let entries = (1..next).flat_map(|number| entry(number).into_iter().take(width));
+        bytes.extend(entries.flat_map(u64::to_le_bytes));
+        bytes.extend([0; 4]);
+        let counts = COUNTS.map(|count| (count, if count == at { entries_count } else { 0 }));
+        let bytes =
+            sealed(&sealed(&bytes, &counts), &[(16, next), (24, next), (32, next), (40, 0)]);
+        let (error, peak) = refused(&trial, &bytes);
+        assert!(names(&error, first), "{error}");
+        // Its bytes, what is made of them, and a set of the segments' numbers.
+        let allowed = least + 5 * bytes.len() / 2 + (1 << 12);
+        assert!(peak <= allowed, "{first}: {peak} bytes at a time, {allowed} allowed");
+    }
+}
+
+/// Whatever a number of the MANIFEST is: it is refused, or what is written then is there afterwards; and
+/// where the next one would be none that is accepted, writing is refused.
+#[test]
+fn of_a_manifest_with_numbers_that_run_out() {
+    let _alone = alone();
+    let store = Store::new(true);
+    let trial = Trial::new(&store);
+    let manifest = &store.files["MANIFEST"];
+    let (mut refused, mut opened) = (0, 0);
+    for at in (16..manifest.len() - 4).step_by(8) {
+        let (below, middle) = (u64::MAX - 1, 1 << 63);
+        for number in [0, 1, 1 << 32, middle - 1, middle, middle + 1, below, u64::MAX] {
+            let what = format!("{number} at byte {at}");
+            trial.put("MANIFEST", Some(&sealed(manifest, &[(at, number)])));
+            let engine = match StorageEngine::open(DIM, trial.path(), 100) {
+                Ok(engine) => engine,
+                Err(TalaError::Corrupt { .. }) => {
+                    refused += 1;
+                    continue;
+                }
+                Err(other) => panic!("{what}: {other}"),
+            };
+            opened += 1;
+            let before = engine.len();
+            let mut writes = (70..72).map(|number| {
+                engine.insert(small(intent(number)))?;
+                engine.flush()
+            });
+            if let Some(error) = writes.find_map(Result::err) {
+                // The one that is there is the last that may be.
+                assert_eq!(number, middle - 1, "{what}: {error}");
+                assert!(error.to_string().contains("out of range"), "{what}: {error}");
+                continue;
+            }
+            engine.close().unwrap();
+            drop(engine);
+            let engine = StorageEngine::open(DIM, trial.path(), 100);
+            let engine = engine.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(engine.len(), before + 2, "{what}");
+        }
+    }
+    println!("{refused} refused, {opened} opened");
+    assert!(refused > opened && opened > 0, "{refused} {opened}");
+}

@@ -13,11 +13,11 @@ use tala_core::{Intent, SegmentId, StorageOperation, TalaError};
 use super::view::{IndexMap, IntentMap, TableOp, Tables};
 use crate::{
     bytes::{all_zero, len_without_zeros},
-    disk::{Disk, EntryKind, StoreDir},
+    disk::{Disk, EntryKind, RoomAhead, StoreDir},
     door::check_embedding,
     entry::{Entry, Vector},
     files::{LOCK_NAME, read_whole, reread_from_disk, sync_dir},
-    ids::{FileNumber, SeqNo},
+    ids::{FileNumber, NUMBER_END, SeqNo},
     index::{Arena, ArenaWriter, Code},
     options::{EngineOptions, OpenProgress},
     segment::{
@@ -26,8 +26,7 @@ use crate::{
     sync::produce_ahead,
     wal::{
         Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, PREPARED_NAME, SPARE_NAME,
-        accepted_records, holds_a_write, is_prepared_len, log_name, parse_log_name, read_log,
-        synced_proof,
+        accepted_records, holds_a_write, log_name, parse_log_name, read_log, synced_proof,
     },
 };
 
@@ -37,10 +36,6 @@ pub const LEGACY_LOG: &str = "current.wal";
 /// Name of the file that says that a directory is a repair's and not finished, as long as there is no
 /// MANIFEST.
 pub const UNFINISHED_NAME: &str = "REPAIR.unfinished";
-
-/// No file of ours has this number or a higher one: counting on from one that is there must not
-/// run out of numbers.
-const NUMBER_END: u64 = 1 << 63;
 
 /// How far the number of a live log may be from that of the first. A file beyond is nobody's: if
 /// logs went on after it, theirs could be one that is not read.
@@ -196,8 +191,8 @@ fn is_set_aside(name: &str) -> bool {
 
 /// Whether a log is as it was prepared. Zeros of another length are bytes that are gone, which are
 /// worth a warning.
-fn is_unused(bytes: &[u8]) -> bool {
-    is_prepared_len(bytes.len() as u64) && all_zero(bytes)
+fn is_unused(bytes: &[u8], room: RoomAhead) -> bool {
+    room.is_prepared_len(bytes.len() as u64) && all_zero(bytes)
 }
 
 /// Clears away the log `number`, which the MANIFEST neither lists nor calls live. One that is empty,
@@ -213,7 +208,8 @@ pub fn set_aside(
     let name = log_name(number);
     let file = dir.join(&name);
     let bytes = read_whole(dir.disk(), &file).ok()?;
-    if bytes.is_empty() || is_unused(&bytes) || (!nothing_counts && holds_a_write(&bytes, number)) {
+    let is_empty = bytes.is_empty() || is_unused(&bytes, dir.disk().room_ahead());
+    if is_empty || (!nothing_counts && holds_a_write(&bytes, number)) {
         let _ = dir.disk().remove(&file);
         return None;
     }
@@ -531,7 +527,9 @@ impl Recovered {
         options: &EngineOptions,
     ) -> Result<(), TalaError> {
         let mut fold = Fold::default();
-        let total = manifest.segments.iter().map(|entry| entry.bytes).sum();
+        // These are what the MANIFEST says, and no file was compared with them yet.
+        let total =
+            manifest.segments.iter().fold(0, |total: u64, entry| total.saturating_add(entry.bytes));
         let mut done = 0;
         for entry in &manifest.segments {
             options.report(OpenProgress::Segments { done, total });
@@ -574,7 +572,7 @@ impl Recovered {
         let mut done = 0;
         for log in logs {
             options.report(OpenProgress::Logs { done, total });
-            self.add_log(log, options.dim)?;
+            self.add_log(log, options)?;
             done += log.bytes.len() as u64;
         }
         if total > 0 {
@@ -583,15 +581,16 @@ impl Recovered {
         Ok(())
     }
 
-    fn add_log(&mut self, log: &JudgedLog, dim: usize) -> Result<(), TalaError> {
+    fn add_log(&mut self, log: &JudgedLog, options: &EngineOptions) -> Result<(), TalaError> {
         let end = log.end;
+        let room = options.disk.room_ahead();
         // Of a log of which nothing counts, the one who sets it aside tells.
         if let Ending::Torn { at, .. } = end.ending
             && end.accepted_len > 0
         {
             // Room that was prepared after it is no part of it.
             let len = log.bytes.len() as u64;
-            let is_prepared = is_prepared_len(len);
+            let is_prepared = room.is_prepared_len(len);
             let end = if is_prepared { len_without_zeros(&log.bytes) as u64 } else { len };
             let bytes = end.saturating_sub(at);
             let warning = RecoveryWarning::TornTail { file: log.path.clone(), offset: at, bytes };
@@ -599,7 +598,7 @@ impl Recovered {
         }
         let rest = log.bytes.get(end.accepted_len as usize..).unwrap_or_default();
         let is_zero_tail = all_zero(rest);
-        if end.accepted_len == 0 && !log.bytes.is_empty() && !is_unused(&log.bytes) {
+        if end.accepted_len == 0 && !log.bytes.is_empty() && !is_unused(&log.bytes, room) {
             self.uncounted.insert(log.expected.file);
         }
         if log.is_live {
@@ -610,7 +609,7 @@ impl Recovered {
         self.index_map.rows.reserve(count);
         self.hot.reserve(count);
         let arena = Arc::clone(self.arena.arena());
-        let mut records = log.records(dim);
+        let mut records = log.records(options.dim);
         let ready = || {
             let read = |LogRecord { seq, op, .. }| ReadyOp::of(op, seq, &arena);
             in_chunks(records.by_ref().map(|record| record.map(read)))

@@ -20,9 +20,9 @@ use super::recover::{Listing, UNFINISHED_NAME, Unlisted, ensure_dir, settle_dir}
 use crate::{
     disk::{EntryKind, LogSyncs, StoreDir},
     entry::{Entry, NoArena, Vector},
-    files::{DirLock, SharedLock, failed, is_unreadable, sync_dir, write_atomically},
+    files::{DirLock, LOCK_NAME, SharedLock, failed, is_unreadable, sync_dir, write_atomically},
     ids::SeqNo,
-    segment::{HotBuffer, HotOp, MANIFEST_NAME, Manifest, epoch_ns, write_segment},
+    segment::{HotBuffer, HotOp, MANIFEST_NAME, Manifest, epoch_ns, segment_name, write_segment},
 };
 
 /// Intents in a segment of the new store.
@@ -142,8 +142,9 @@ impl fmt::Display for RepairReport {
 ///
 /// `dir` is not written to in any way, and no engine may have it open meanwhile. `to` must not exist,
 /// or be empty, and not lie in `dir`. Its MANIFEST is written last: where a repair was interrupted,
-/// opening `to` fails, and it can be removed. Takes as much memory as the store has bytes, and a segment
-/// more.
+/// opening `to` fails, and it can be removed. One that returns an error clears away what it had written,
+/// but for a sign by which opening `to` fails, and takes `to` again when the reason is gone. Takes as much
+/// memory as the store has bytes, and a segment more.
 ///
 /// # Errors
 /// - [`TalaError::Locked`]: an engine has `dir` or `to` open.
@@ -251,7 +252,7 @@ fn check_apart(dir: &Path, to: &Path) -> Result<(), TalaError> {
     Ok(())
 }
 
-/// Refuses a target that holds something.
+/// Refuses a target that holds something, other than what a repair that failed leaves of itself.
 fn check_empty(to: &StoreDir) -> Result<(), TalaError> {
     let refused = failed(StorageOperation::List, to.path());
     match to.disk().kind(to.path()) {
@@ -260,7 +261,10 @@ fn check_empty(to: &StoreDir) -> Result<(), TalaError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(refused(error)),
     }
-    if to.disk().list(to.path()).map_err(refused)?.is_empty() {
+    let unfinished = format!("{UNFINISHED_NAME}.tmp");
+    let left = [LOCK_NAME, UNFINISHED_NAME, unfinished.as_str()];
+    let names = to.disk().list(to.path()).map_err(refused)?;
+    if names.iter().all(|name| left.iter().any(|left| name == left)) {
         return Ok(());
     }
     let reason = format!("{} is not empty", to.path().display());
@@ -280,6 +284,24 @@ fn write_store(
     // Until the MANIFEST is there, this says that the directory is no empty store.
     write_atomically(to, UNFINISHED_NAME, b"")?;
     let mut manifest = Manifest::new(report.dim as u32);
+    let written = write_segments(to, merged, sources, (report, &mut manifest))
+        .and_then(|()| manifest.publish(to));
+    if written.is_err() {
+        clear_away(to, &manifest);
+        return written;
+    }
+    report.segments = manifest.segments.len() as u64;
+    // Beside a MANIFEST it says nothing. Where it stays, the first opening removes it.
+    let _ = to.disk().remove(&to.join(UNFINISHED_NAME));
+    Ok(())
+}
+
+fn write_segments(
+    to: &StoreDir,
+    merged: &Merged,
+    sources: &[salvage::Source],
+    (report, manifest): (&mut RepairReport, &mut Manifest),
+) -> Result<(), TalaError> {
     let mut buffer = HotBuffer::try_new(report.dim, SEGMENT_INTENTS)?;
     let mut bytes = 0;
     for place in merged.in_order() {
@@ -300,18 +322,33 @@ fn write_store(
         report.intents += 1;
         buffer.apply(HotOp::Push(Entry::split(intent, SeqNo(report.intents), vector)));
         if buffer.is_full() || bytes >= SEGMENT_BYTES {
-            write_buffer(to, &mut manifest, &mut buffer, report.intents)?;
+            write_buffer(to, manifest, &mut buffer, report.intents)?;
             bytes = 0;
         }
     }
     if !buffer.is_empty() {
-        write_buffer(to, &mut manifest, &mut buffer, report.intents)?;
+        write_buffer(to, manifest, &mut buffer, report.intents)?;
     }
-    report.segments = manifest.segments.len() as u64;
-    manifest.publish(to)?;
-    let unfinished = to.join(UNFINISHED_NAME);
-    to.disk().remove(&unfinished).map_err(failed(StorageOperation::Remove, &unfinished))?;
-    sync_dir(to.disk(), to.path())
+    Ok(())
+}
+
+/// Removes what a repair that failed had written, as far as it can be removed; what stays has to be removed
+/// by hand before the next try. The sign that it is unfinished stays in any case.
+fn clear_away(to: &StoreDir, manifest: &Manifest) {
+    let disk = to.disk();
+    // The last step may have failed when the MANIFEST had its name. As long as that is there, or may come
+    // back, so must be what it lists.
+    let is_gone = match disk.remove(&to.join(MANIFEST_NAME)) {
+        Ok(()) => sync_dir(disk, to.path()).is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if !is_gone {
+        return;
+    }
+    // The last of these may have failed when it had its name, too.
+    for id in 1..=manifest.next_segment.0 {
+        let _ = disk.remove(&to.join(segment_name(SegmentId(id))));
+    }
 }
 
 fn write_buffer(

@@ -55,7 +55,7 @@ use crate::{
     bytes::Fields,
     disk::StoreDir,
     files::write_atomically,
-    ids::{FileNumber, SeqNo},
+    ids::{FileNumber, NUMBER_END, SeqNo},
 };
 
 /// Name of the file in its directory.
@@ -301,14 +301,17 @@ impl Manifest {
         let header = [
             (self.dim > 0, 12, "the dimension is 0"),
             (self.next_segment.0 > 0, 16, "the next segment number is 0"),
+            (self.next_segment.0 < NUMBER_END, 16, "the next segment number is out of range"),
             (self.next_log.0 > 0 || self.logs.is_empty(), 24, "the first live log number is 0"),
+            (self.next_log.0 < NUMBER_END, 24, "the first live log number is out of range"),
             (self.next_seq > SeqNo::ZERO, 32, "the next sequence number is 0"),
+            (self.next_seq.0 < NUMBER_END, 32, "the next sequence number is out of range"),
         ];
         if let Some((_, offset, what)) = header.into_iter().find(|(holds, ..)| !holds) {
             return Err((offset, what));
         }
         let mut offset = HEADER_BYTES;
-        let mut ids = HashSet::new();
+        let mut ids = HashSet::with_capacity(self.segments.len());
         let mut previous = SeqNo::ZERO;
         for segment in &self.segments {
             let what = if segment.id >= self.next_segment || segment.id.0 == 0 {
@@ -391,7 +394,8 @@ fn extend_with<const N: usize>(bytes: &mut Vec<u8>, numbers: [u64; N]) {
 }
 
 /// The fields of a body whose checksum matches; `None` where its length is not what its counts
-/// say. Nothing is allocated before the counts are known to fit.
+/// say. Nothing is allocated before the counts are known to fit, and then no more than the file has
+/// bytes.
 fn parse(body: &[u8]) -> Option<Manifest> {
     let mut fields = Fields::new(body);
     fields.take(VERSION_OFFSET + 4)?;
@@ -408,27 +412,25 @@ fn parse(body: &[u8]) -> Option<Manifest> {
     if fields.rest().len() as u64 != expected_len || legacy_count > 1 {
         return None;
     }
-    let segments = (0..segment_count)
-        .map(|_| {
-            Some(SegmentEntry {
-                id: SegmentId(fields.u64()?),
-                first_seq: SeqNo(fields.u64()?),
-                last_seq: SeqNo(fields.u64()?),
-                bytes: fields.u64()?,
-                crc: u32::try_from(fields.u64()?).ok()?,
-            })
-        })
-        .collect::<Option<_>>()?;
-    let logs = (0..log_count)
-        .map(|_| {
-            Some(LogEntry {
-                number: FileNumber(fields.u64()?),
-                first_seq: SeqNo(fields.u64()?),
-                last_seq: SeqNo(fields.u64()?),
-                accepted_len: fields.u64()?,
-            })
-        })
-        .collect::<Option<_>>()?;
+    let mut segments = Vec::with_capacity(usize::try_from(segment_count).ok()?);
+    for _ in 0..segment_count {
+        segments.push(SegmentEntry {
+            id: SegmentId(fields.u64()?),
+            first_seq: SeqNo(fields.u64()?),
+            last_seq: SeqNo(fields.u64()?),
+            bytes: fields.u64()?,
+            crc: u32::try_from(fields.u64()?).ok()?,
+        });
+    }
+    let mut logs = Vec::with_capacity(usize::try_from(log_count).ok()?);
+    for _ in 0..log_count {
+        logs.push(LogEntry {
+            number: FileNumber(fields.u64()?),
+            first_seq: SeqNo(fields.u64()?),
+            last_seq: SeqNo(fields.u64()?),
+            accepted_len: fields.u64()?,
+        });
+    }
     let legacy = match legacy_count {
         0 => None,
         _ => Some(LegacyEntry { bytes: fields.u64()?, crc: u32::try_from(fields.u64()?).ok()? }),

@@ -17,31 +17,17 @@ use tala_core::{StopCause, StorageOperation, TalaError};
 use super::Spare;
 use crate::{
     actor::{Actor, Ending, Fate, Flow, Handle, spawn},
-    disk::{DiskFile, LogSyncs, Rests, StoreDir, write_piece_of_zeros},
+    disk::{DiskFile, LogSyncs, Rests, RoomAhead, StoreDir, write_piece_of_zeros},
     files::DirLock,
     metrics::Backlog,
     sync::{Answer, Inbox, Outbox, Patience, Received, Reply, mailbox, now_ns, one_shot},
 };
 
-/// A log this long has the next one prepared: a store that hardly writes needs none.
-const PREPARE_FROM_BYTES: u64 = 256 << 10;
-/// Files that are prepared are so long, or a multiple of it.
-pub(super) const STEP_BYTES: u64 = 1 << 20;
-/// The first file that is prepared.
-pub(super) const FIRST_BYTES: u64 = 4 << 20;
-/// The largest.
-const LARGEST_BYTES: u64 = 16 << 20;
 /// Where one was used up, the next but one is so many times as large.
 const GROWTH: u64 = 4;
 
 /// A file of zeros, and how many they are.
 type Prepared = (Box<dyn DiskFile>, u64);
-
-/// Whether a log file of this length may have been prepared, so that zeros at its end are room. All
-/// of one that is nothing else may be: its process ended before its first write.
-pub(crate) const fn is_prepared_len(len: u64) -> bool {
-    len >= FIRST_BYTES && len.is_multiple_of(STEP_BYTES)
-}
 
 /// The name of the file that becomes the next log, or is becoming it. Opening a store removes whatever
 /// has such a name.
@@ -143,6 +129,7 @@ impl Actor for PrepareActor {
 #[derive(Debug)]
 pub(crate) struct Ahead {
     outbox: Outbox<Fill>,
+    room: RoomAhead,
     /// Bytes of the next file to be prepared.
     bytes: u64,
     sizes: Sizes,
@@ -193,9 +180,11 @@ impl Ahead {
             _lock: Arc::clone(lock),
         };
         let (outbox, inbox) = mailbox(1);
+        let room = dir.disk().room_ahead();
         let ahead = Self {
             outbox: outbox.clone(),
-            bytes: FIRST_BYTES,
+            room,
+            bytes: room.first_bytes,
             sizes: Sizes::default(),
             next: Next::Unasked,
             backlog: Arc::clone(backlog),
@@ -207,7 +196,7 @@ impl Ahead {
     /// Has the next file prepared, if the open log is `len` bytes long and it is time to. Never waits.
     pub(crate) fn look(&mut self, len: u64) {
         match &mut self.next {
-            Next::Unasked if len >= PREPARE_FROM_BYTES => {
+            Next::Unasked if len >= self.room.from_bytes => {
                 let (reply, answer) = one_shot();
                 let fill = Fill { bytes: self.bytes, reply };
                 self.backlog.log_asked_for();
@@ -266,8 +255,7 @@ impl Ahead {
         } else {
             self.bytes = self.bytes.max(len).saturating_mul(GROWTH);
         }
-        let steps = self.bytes.div_ceil(STEP_BYTES);
-        self.bytes = steps.saturating_mul(STEP_BYTES).clamp(FIRST_BYTES, LARGEST_BYTES);
+        self.bytes = self.room.file_bytes(self.bytes);
     }
 
     /// Whether it is worth it to go on in another file at byte `len` of the open one: not where a
@@ -287,6 +275,8 @@ mod tests {
         ids::FileNumber,
         wal::{DiskLog, LogFile, log_name},
     };
+
+    const ROOM: RoomAhead = RoomAhead::USUAL;
 
     struct Rig {
         dir: tempfile::TempDir,
@@ -344,12 +334,12 @@ mod tests {
     fn a_log_goes_on_in_a_file_of_zeros_and_leaves_none_behind() {
         let mut prepared = Rig::new();
         let first_len = prepared.append_until(LogFile::is_used_up);
-        assert!(first_len >= PREPARE_FROM_BYTES, "asked for too early");
+        assert!(first_len >= ROOM.from_bytes, "asked for too early");
         assert!(!prepared.path(&log_name(FileNumber(2))).exists(), "it is no log yet");
         prepared.log.prepare(FileNumber(2)).unwrap();
         let second = prepared.path(&log_name(FileNumber(2)));
         let bytes = std::fs::read(&second).unwrap();
-        assert!(bytes.len() as u64 == FIRST_BYTES && bytes.iter().all(|byte| *byte == 0));
+        assert!(bytes.len() as u64 == ROOM.first_bytes && bytes.iter().all(|byte| *byte == 0));
         assert!(!prepared.path(PREPARED_NAME).exists());
         prepared.log.cut().unwrap();
         assert_eq!(len_of(&prepared.path(&log_name(FileNumber(1)))), first_len);
@@ -357,7 +347,7 @@ mod tests {
         assert!(!prepared.log.is_used_up(), "there is room in it");
 
         prepared.log.append(b"some").unwrap();
-        assert_eq!(len_of(&second), FIRST_BYTES, "written over zeros");
+        assert_eq!(len_of(&second), ROOM.first_bytes, "written over zeros");
         prepared.log.cut().unwrap();
         prepared.log.sync().unwrap();
         assert_eq!(std::fs::read(&second).unwrap(), b"some");
@@ -374,13 +364,14 @@ mod tests {
         let (outbox, _inbox) = mailbox(1);
         let mut ahead = Ahead {
             outbox,
-            bytes: FIRST_BYTES,
+            room: ROOM,
+            bytes: ROOM.first_bytes,
             sizes: Sizes::default(),
             next: Next::Unasked,
             backlog: Arc::default(),
         };
-        ahead.begun(FIRST_BYTES, false);
-        assert_eq!(ahead.bytes, LARGEST_BYTES.min(4 * FIRST_BYTES));
+        ahead.begun(ROOM.first_bytes, false);
+        assert_eq!(ahead.bytes, ROOM.largest_bytes.min(4 * ROOM.first_bytes));
         assert!(ahead.has_much_to_come(16 * MIB), "nobody knows");
         ahead.begun(5 * MIB, true);
         assert_eq!(ahead.bytes, 9 * MIB, "both were of one segment");
@@ -389,26 +380,26 @@ mod tests {
         assert!(ahead.has_much_to_come(11 * MIB), "it goes on longer than before");
         ahead.begun(6 * MIB + 1, true);
         assert_eq!(ahead.bytes, 7 * MIB);
-        assert!(is_prepared_len(ahead.bytes) && !is_prepared_len(ahead.bytes - 1));
+        assert!(ROOM.is_prepared_len(ahead.bytes) && !ROOM.is_prepared_len(ahead.bytes - 1));
         ahead.begun(60 * MIB, false);
-        assert_eq!(ahead.bytes, LARGEST_BYTES);
+        assert_eq!(ahead.bytes, ROOM.largest_bytes);
         ahead.begun(10, true);
-        assert_eq!(ahead.bytes, LARGEST_BYTES);
+        assert_eq!(ahead.bytes, ROOM.largest_bytes);
         ahead.begun(10, true);
-        assert_eq!(ahead.bytes, FIRST_BYTES);
+        assert_eq!(ahead.bytes, ROOM.first_bytes);
     }
 
     #[test]
     fn one_that_is_not_ready_in_time_is_for_the_log_after() {
         let mut prepared = Rig::new();
-        prepared.log.append(&vec![7; PREPARE_FROM_BYTES as usize]).unwrap();
+        prepared.log.append(&vec![7; ROOM.from_bytes as usize]).unwrap();
         // Whether it is ready is not known before the log is asked again.
         prepared.log.prepare(FileNumber(2)).unwrap();
         prepared.log.rotate(FileNumber(2)).unwrap();
         assert_eq!(len_of(&prepared.path(&log_name(FileNumber(2)))), 0);
         prepared.append_until(LogFile::is_used_up);
         prepared.log.prepare(FileNumber(3)).unwrap();
-        assert!(len_of(&prepared.path(&log_name(FileNumber(3)))) >= FIRST_BYTES);
+        assert!(len_of(&prepared.path(&log_name(FileNumber(3)))) >= ROOM.first_bytes);
         drop(prepared.end());
     }
 

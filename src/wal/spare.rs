@@ -11,10 +11,7 @@ use std::{io, path::Path, sync::Arc};
 
 use tala_core::TalaError;
 
-use super::{
-    file::log_name,
-    prepare::{FIRST_BYTES, STEP_BYTES},
-};
+use super::file::log_name;
 use crate::{
     disk::{DiskFile, StoreDir},
     files::sync_dir,
@@ -81,14 +78,15 @@ impl Spare {
     /// by which somebody keeps what is in it.
     fn is_worth_it(&self, number: FileNumber) -> bool {
         let file = self.dir.disk().open(&self.dir.join(log_name(number)));
+        let least = self.dir.disk().room_ahead().first_bytes;
         let fits = |file: Box<dyn DiskFile>| {
-            Ok::<_, io::Error>(file.byte_len()? >= FIRST_BYTES && file.names_count()? == 1)
+            Ok::<_, io::Error>(file.byte_len()? >= least && file.names_count()? == 1)
         };
         file.and_then(fits).unwrap_or(false)
     }
 
     /// The spare file, which has the name `path` now, and the length that is to be made of it: at
-    /// least `bytes`, at most twice that, and one of [`is_prepared_len`](super::is_prepared_len).
+    /// least `bytes`, at most twice that, and one that prepared files have.
     /// `None` where there is none or it cannot be had.
     ///
     /// # Errors
@@ -113,7 +111,8 @@ impl Spare {
     fn open_with_room(&self, path: &Path, bytes: u64) -> io::Result<Taken> {
         let file = self.dir.disk().open_or_create(path)?;
         let len = file.byte_len()?;
-        let room = (len / STEP_BYTES * STEP_BYTES).clamp(bytes, bytes.saturating_mul(2));
+        let step = self.dir.disk().room_ahead().step_bytes;
+        let room = (len / step * step).clamp(bytes, bytes.saturating_mul(2));
         if len > room {
             file.set_len(room)?;
         }
@@ -141,6 +140,7 @@ impl Spare {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::disk::RoomAhead;
 
     const MIB: u64 = 1 << 20;
 
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn one_log_is_kept_until_it_is_asked_for_or_nobody_will() {
         let logs = Logs::new();
-        logs.retire(1, FIRST_BYTES - 1);
+        logs.retire(1, RoomAhead::USUAL.first_bytes - 1);
         assert!(logs.names().is_empty(), "too short to be worth it");
         logs.retire(2, 5 * MIB + 3);
         logs.retire(3, 9 * MIB);

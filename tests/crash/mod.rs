@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    io::{self, Write},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -67,6 +68,9 @@ pub enum Step {
     Flush,
     /// Waits until the log has been synced without being asked to, as the level `Interval` promises.
     Elapse,
+    /// Waits until the log goes on in a file that was prepared for it, and meanwhile gives this intent
+    /// the outcome that it has, as often as it takes.
+    GoOn(u64),
     /// Closes it in good order.
     Close,
 }
@@ -81,6 +85,11 @@ impl Step {
             Self::Outcome(number) => model.attach(id(*number), outcome(*number)),
             Self::Remove(number) => model.remove(id(*number)),
             Self::Open | Self::Await | Self::Sync | Self::Flush | Self::Elapse | Self::Close => {}
+            Self::GoOn(number) => {
+                let row = model.rows().iter().find(|row| row.id == id(*number));
+                let known = row.and_then(|row| row.outcome);
+                assert_eq!(known, Some(outcome(*number)), "it would change something");
+            }
         }
     }
 
@@ -112,13 +121,17 @@ impl Step {
             wait_for_sync(disk);
             return Ok(());
         }
+        if let Self::GoOn(number) = self {
+            let store = engine.as_ref().expect("a scenario opens its store first");
+            return go_on_in_prepared(disk, store, *number);
+        }
         self.take(engine.as_ref().expect("a scenario opens its store first"))
     }
 
     /// Takes this step on an open store.
     pub fn take(&self, store: &StorageEngine) -> Result<(), TalaError> {
         match self {
-            Self::Open | Self::Elapse | Self::Begin(_) | Self::Await => {}
+            Self::Open | Self::Elapse | Self::Begin(_) | Self::Await | Self::GoOn(_) => {}
             Self::Insert(number) => drop(store.insert(intent(*number))?),
             Self::Replace(number, which) => drop(store.insert(version(*number, *which))?),
             Self::Batch(numbers) => {
@@ -220,6 +233,46 @@ fn wait_for_sync(disk: &SimDisk) {
         assert!(since.elapsed() < LONG, "the interval is over, and nothing synced");
         thread::yield_now();
     }
+}
+
+/// The name of a log while it is prepared, and that of the older one that it is made of.
+pub const PREPARED: &str = "log_next.wal.tmp";
+pub const SPARE: &str = "log_spare.wal.tmp";
+/// How often others get the processor while a log is prepared, before more is written.
+const PATIENCE: u32 = 1_000;
+
+/// Attaches the outcome of this intent again until the log goes on in a prepared file. Where something
+/// is refused there may be none, and nobody waits for it.
+fn go_on_in_prepared(disk: &SimDisk, store: &StorageEngine, number: u64) -> Result<(), TalaError> {
+    let before = disk.renamed_count(PREPARED);
+    let since = Instant::now();
+    let path = Path::new(STORE).join(PREPARED);
+    let is_ready =
+        || disk.last_asked_of(PREPARED) == Some(Kind::Sync) && disk.bytes(&path).is_some();
+    let is_over = || disk.renamed_count(PREPARED) > before || !disk.failed().is_empty();
+    while !is_over() {
+        assert!(since.elapsed() < LONG, "no log was prepared");
+        store.attach_outcome(id(number), outcome(number))?;
+        // Writing more does not make it come sooner, but it may not have been asked for yet.
+        for _ in 0..PATIENCE {
+            if is_ready() || is_over() {
+                break;
+            }
+            thread::yield_now();
+        }
+    }
+    Ok(())
+}
+
+/// Steps on a disk on which logs are prepared early, in which they are: new ones, and older ones that
+/// segments cover.
+pub fn steps_in_prepared_logs() -> Vec<Step> {
+    use Step::{Batch, Flush, GoOn, Insert, Open, Outcome, Remove, Replace};
+    let mut steps = vec![Open, Insert(1), Outcome(1), GoOn(1), Batch(2..5), Remove(2)];
+    steps.extend([GoOn(1), Insert(5), Replace(3, 1), Flush]);
+    steps.extend([Insert(6), Insert(7), GoOn(1), Batch(8..11), Outcome(8), Flush]);
+    steps.extend([Insert(11), Insert(12), GoOn(8), Remove(1), Insert(13)]);
+    steps
 }
 
 /// What is done to a store.
@@ -395,6 +448,11 @@ pub fn seed() -> u64 {
     number_of("TALA_CRASH_SEED").unwrap_or(1)
 }
 
+/// By which variables the same choices are made again.
+pub fn drawn_by() -> String {
+    format!("TALA_CRASH_SEED={} TALA_CRASH_SEEDS={}", seed(), choices())
+}
+
 fn number_of(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
@@ -433,6 +491,25 @@ pub struct Counts {
     pub choices: u64,
     /// Of those, the ones that differ: images that were opened.
     pub images: u64,
+}
+
+impl Counts {
+    /// Says what was tried, even where the output of tests that pass is not shown: how much that is
+    /// depends on what differs, and nothing else would tell that it became less.
+    pub fn say(&self, what: &str) {
+        let Self { choices, images } = self;
+        let alike = choices - images;
+        say(&format!(
+            "{what}: {images} images opened, {alike} more were like one of them; {}",
+            drawn_by()
+        ));
+    }
+}
+
+/// Says it even where the output of tests that pass is not shown.
+pub fn say(what: &str) {
+    // At once, so that no other test's line begins within it.
+    let _ = io::stderr().write_all(format!("{what}\n").as_bytes());
 }
 
 /// Does `work` with everything that `produce` hands out, on several threads, and ends with the first
@@ -491,14 +568,8 @@ pub fn sweep(scenario: &Scenario, produce: impl FnOnce(&mut dyn FnMut(Image))) -
             });
         },
         |image| {
-            format!(
-                "{}: {} (TALA_CRASH_SEED={} TALA_CRASH_SEEDS={}), on the disk:\n{}",
-                scenario.name,
-                image.place,
-                seed(),
-                choices(),
-                image.volume.describe(),
-            )
+            let Image { volume, place, .. } = image;
+            format!("{}: {place}, on the disk:\n{}", scenario.name, volume.describe())
         },
         |image| check(scenario, &states, image.volume, image.allowed),
     );
@@ -521,7 +592,10 @@ pub fn images(
                 volume: volume.cut(choice, seed().wrapping_add(cut as u64)),
                 allowed: Allowed { from, to: begun },
                 floor: scenario.floor(done),
-                place: format!("after change {cut}, {done} steps done, choice {choice}"),
+                place: format!(
+                    "after change {cut}, {done} steps done, choice {choice} ({})",
+                    drawn_by()
+                ),
             });
         }
     });
@@ -570,8 +644,6 @@ pub fn cut_everywhere(scenario: &Scenario, disk: &SimDisk) {
         images(scenario, &start, &events, choices(), hand_out);
     });
     let changes = events.iter().filter(|event| matches!(event, Event::Op(_))).count();
-    println!(
-        "{}: {changes} changes, {} choices of what survives, {} images",
-        scenario.name, counts.choices, counts.images,
-    );
+    let what = format!("{}: power cut after each of {changes} changes", scenario.name);
+    counts.say(&what);
 }

@@ -4,18 +4,21 @@
 
 use crate::common;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
+use crate::a_power_cut_loses_nothing_acknowledged::put_original;
 use crate::common::{DIM, Model, id, intent};
 use crate::crash::{
-    Allowed, Run, STORE, Scenario, Step, Step::*, check, check_what_is_told, in_parallel, which,
+    Allowed, PREPARED, Run, SPARE, STORE, Scenario, Step, Step::*, check, check_what_is_told,
+    in_parallel, say, steps_in_prepared_logs, which,
 };
-use crate::simulated::{EACCES, EINTR, EIO, EMFILE, ENOSPC, Fault, Kind, Lost, SimDisk};
+use crate::simulated::{EACCES, EINTR, EIO, EMFILE, ENOSPC, Fault, Kind, Lost, SimDisk, Volume};
 use tala_core::{IntentStore, StopCause, StorageOperation, TalaError};
 use tala_store::Durability;
 
@@ -38,15 +41,40 @@ fn faults(kind: Kind) -> Vec<Fault> {
     let errno = |numbers: &[i32]| numbers.iter().copied().map(Fault::Errno).collect();
     match kind {
         Kind::Create | Kind::MakeDir => errno(&[EIO, ENOSPC, EMFILE, EACCES]),
-        Kind::Open | Kind::OpenDir => errno(&[EIO, EMFILE, EACCES]),
-        Kind::Rename | Kind::Remove | Kind::List | Kind::Look => errno(&[EIO, EACCES]),
-        Kind::Write => {
-            vec![Fault::Errno(EIO), Fault::Errno(ENOSPC), Fault::Short(EIO), Fault::Short(ENOSPC)]
+        Kind::Open | Kind::OpenDir => errno(&[EIO, EMFILE, EACCES, EINTR]),
+        Kind::Rename => errno(&[EIO, ENOSPC, EACCES]),
+        Kind::Remove | Kind::List | Kind::Look => errno(&[EIO, EACCES]),
+        Kind::Write => vec![
+            Fault::Errno(EIO),
+            Fault::Errno(ENOSPC),
+            Fault::Errno(EINTR),
+            Fault::Short(EIO),
+            Fault::Short(ENOSPC),
+            Fault::Short(EINTR),
+        ],
+        Kind::Sync => {
+            let lost = [Lost::All, Lost::Half, Lost::Nothing].map(Fault::Sync);
+            [&lost[..], &[Fault::Errno(EINTR)]].concat()
         }
-        Kind::Sync => [Lost::All, Lost::Half, Lost::Nothing].map(Fault::Sync).to_vec(),
-        Kind::Read | Kind::Map | Kind::SyncDir | Kind::DropCached | Kind::SetLen => errno(&[EIO]),
+        Kind::SetLen => errno(&[EIO, ENOSPC, EINTR]),
+        Kind::Read | Kind::Map | Kind::SyncDir | Kind::DropCached => errno(&[EIO, EINTR]),
         Kind::Lock | Kind::Unlock => errno(&[EIO]),
     }
+}
+
+/// The two reasons that any operation may fail for, and the ways of a write and a sync to do so.
+pub fn plain_faults(kind: Kind) -> Vec<Fault> {
+    let both = [Fault::Errno(EIO), Fault::Errno(ENOSPC)];
+    match kind {
+        Kind::Write => [&both[..], &[Fault::Short(EIO), Fault::Short(ENOSPC)]].concat(),
+        Kind::Sync => [&both[..], &[Fault::Sync(Lost::All), Fault::Sync(Lost::Half)]].concat(),
+        _ => both.to_vec(),
+    }
+}
+
+/// Whether it may happen to whoever asks again, too. An interruption that lasted would be none.
+fn may_last(fault: Fault) -> bool {
+    !matches!(fault, Fault::Errno(EINTR) | Fault::Short(EINTR))
 }
 
 /// The operation that a refusal is about, as an error names it.
@@ -55,7 +83,9 @@ fn operations(kind: Kind) -> &'static [StorageOperation] {
     match kind {
         Kind::Create | Kind::MakeDir => &[Named::Create],
         Kind::Open => &[Named::Open, Named::Read],
-        Kind::OpenDir | Kind::Look => &[Named::Open],
+        Kind::OpenDir => &[Named::Open],
+        // What is in a directory is asked for after what it is.
+        Kind::Look => &[Named::Open, Named::List],
         Kind::Rename => &[Named::Rename],
         Kind::Remove => &[Named::Remove],
         Kind::List => &[Named::List],
@@ -92,7 +122,7 @@ fn errno_of(fault: Fault) -> i32 {
 }
 
 /// The error names what was refused: the operation, the path, the reason.
-fn assert_tells(error: &TalaError, disk: &SimDisk, fault: Fault) {
+pub fn assert_tells(error: &TalaError, disk: &SimDisk, fault: Fault) {
     let (operation, named, source) = cause(error);
     let failed = disk.failed();
     let is_named =
@@ -122,50 +152,119 @@ fn assert_stopped(states: &[Model], run: &mut Run, disk: &SimDisk, fault: Fault)
 
 /// A refusal of one operation.
 struct Refusal {
-    /// Its number in a run in which all goes well.
-    at: usize,
-    /// What it is there. Threads of the engine work side by side, so it may be another here.
     kind: Kind,
+    /// Its number among those of this kind. Threads of the engine work side by side, so it need not be
+    /// what it is in another run.
+    number: usize,
     fault: Fault,
 }
 
-fn fail_everywhere(durability: Durability, lasts: bool) {
-    let scenario = scenario(durability);
-    let states = scenario.states();
-    let well = SimDisk::new();
-    assert!(scenario.run(&well).error.is_none());
-    // By kind: how many were tried, and of how many a caller was told.
-    let counts: Mutex<BTreeMap<Kind, (u32, u32)>> = Mutex::default();
-    in_parallel(
-        |hand_out| {
-            for (at, (kind, _)) in well.asked().into_iter().enumerate() {
-                faults(kind).into_iter().for_each(|fault| hand_out(Refusal { at, kind, fault }));
-            }
-        },
-        |Refusal { at, kind, fault }| {
-            format!("{durability:?}, lasting {lasts}, operation {at}, {kind:?}, {fault:?}")
-        },
-        |Refusal { at, kind, fault }| {
-            let disk = SimDisk::new();
-            disk.fail(at, fault, lasts);
-            let was_told = refuse(&scenario, &states, &disk, fault);
-            let mut counts = counts.lock().unwrap();
-            let (tried, told) = counts.entry(kind).or_default();
-            *tried += 1;
-            *told += u32::from(was_told);
-        },
-    );
-    let counts = counts.into_inner().unwrap();
-    println!("{durability:?}, lasting {lasts}: kind: (tried, told to the caller) {counts:?}");
-    for kind in [Kind::Create, Kind::Write, Kind::Sync, Kind::SyncDir, Kind::Rename] {
-        assert!(counts[&kind].1 > 0, "no {kind:?} was refused to anyone");
+/// Choices of what survives the power cut after a refusal: the first is none, but a kill.
+const CHOICES: u64 = 4;
+
+/// What was refused in all runs.
+#[derive(Default)]
+struct Refused {
+    /// By kind: how many were tried, and of how many a caller was told.
+    counts: BTreeMap<Kind, (u32, u32)>,
+    /// Of each kind, the names of the files.
+    names: BTreeSet<(Kind, String)>,
+}
+
+/// A scenario, and what is on the disk before it.
+struct Case {
+    scenario: Scenario,
+    start: Volume,
+    faults: fn(Kind) -> Vec<Fault>,
+    /// Whether one operation of a kind fails in one of these ways, with one power cut after it, and the next
+    /// in the next, and not each in all of them.
+    in_turn: bool,
+    lasts: bool,
+}
+
+impl Case {
+    fn of(scenario: Scenario) -> Self {
+        let start = SimDisk::new().volume();
+        Self { scenario, start, faults, in_turn: false, lasts: false }
     }
+
+    /// Refuses each operation in these ways, and returns what was refused.
+    fn fail_everywhere(&self) -> Refused {
+        let Self { scenario, start, faults, in_turn, lasts } = self;
+        let Scenario { name, durability, .. } = scenario;
+        let states = scenario.states();
+        let well = SimDisk::of(start.clone());
+        assert!(scenario.run(&well).error.is_none());
+        let refused: Mutex<Refused> = Mutex::default();
+        in_parallel(
+            |hand_out| {
+                let mut numbers: BTreeMap<Kind, usize> = BTreeMap::new();
+                for (kind, _) in well.asked() {
+                    let count = numbers.entry(kind).or_default();
+                    let number = *count;
+                    *count += 1;
+                    let mut faults = faults(kind);
+                    faults.retain(|fault| !lasts || may_last(*fault));
+                    if *in_turn {
+                        faults = vec![faults[number % faults.len()]];
+                    }
+                    faults.into_iter().for_each(|fault| hand_out(Refusal { kind, number, fault }));
+                }
+            },
+            |Refusal { kind, number, fault }| {
+                format!("{name}, {durability:?}, lasting {lasts}: {fault:?} of {kind:?} {number}")
+            },
+            |Refusal { kind, number, fault }| {
+                let disk = SimDisk::of(start.clone());
+                disk.fail_nth(kind, number, fault, *lasts);
+                let choice = number as u64 % CHOICES;
+                let choices = if *in_turn { choice..choice + 1 } else { 0..CHOICES };
+                let was_told = refuse(scenario, &states, &disk, (fault, choices));
+                let mut refused = refused.lock().unwrap();
+                let (tried, told) = refused.counts.entry(kind).or_default();
+                *tried += 1;
+                *told += u32::from(was_told);
+                let name = |path: PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+                let names = disk.failed().into_iter();
+                refused.names.extend(names.filter_map(|(kind, path)| Some((kind, name(path)?))));
+            },
+        );
+        let refused = refused.into_inner().unwrap();
+        let tried: u32 = refused.counts.values().map(|(tried, _)| tried).sum();
+        let told: u32 = refused.counts.values().map(|(_, told)| told).sum();
+        say(&format!(
+            "{name}, {durability:?}, lasting {lasts}: {tried} refusals, {told} told to a caller"
+        ));
+        refused
+    }
+}
+
+fn fail_everywhere(durability: Durability, lasts: bool) {
+    let refused = Case { lasts, ..Case::of(scenario(durability)) }.fail_everywhere();
+    for kind in [Kind::Create, Kind::Write, Kind::Sync, Kind::SyncDir, Kind::Rename] {
+        assert!(refused.counts[&kind].1 > 0, "no {kind:?} was refused to anyone");
+    }
+}
+
+/// The files of a directory of the original implementation that `put_original` makes, as they are.
+fn original_files(disk: &SimDisk) -> Vec<Option<Vec<u8>>> {
+    let names = ["current.wal", "segment_000001.tbf", "segment_000002.tbf"];
+    names.map(|name| disk.bytes(&Path::new(STORE).join(name))).to_vec()
 }
 
 /// Runs the scenario on a disk that refuses something, and then opens what is on it. Whether a caller
 /// was told.
-fn refuse(scenario: &Scenario, states: &[Model], disk: &SimDisk, fault: Fault) -> bool {
+fn refuse(
+    scenario: &Scenario,
+    states: &[Model],
+    disk: &SimDisk,
+    (fault, choices): (Fault, Range<u64>),
+) -> bool {
+    let originals = original_files(disk);
     let mut run = scenario.run(disk);
+    if originals[0].is_some() {
+        assert!(original_files(disk) == originals, "what is imported is not written to");
+    }
     match &run.error {
         Some(error) => {
             assert_tells(error, disk, fault);
@@ -178,7 +277,7 @@ fn refuse(scenario: &Scenario, states: &[Model], disk: &SimDisk, fault: Fault) -
     drop(run);
     // The reason is gone, and the machine is on: its page cache may show what the disk has not.
     check_what_is_told(scenario, states, &SimDisk::of(disk.volume()), allowed);
-    for choice in 0..4 {
+    for choice in choices {
         check(scenario, states, disk.volume().cut(choice, 1), allowed);
     }
     was_told
@@ -197,6 +296,73 @@ fn from_then_on() {
 #[test]
 fn where_syncs_are_rare() {
     fail_everywhere(Durability::Os, false);
+}
+
+/// Logs are prepared ahead and made of older ones, and cut to their length when they end.
+fn fail_prepared_logs(lasts: bool) {
+    let scenario = Scenario {
+        name: "failing disk with prepared logs",
+        // Without a segment at the end, which would have what a log has lost.
+        steps: [steps_in_prepared_logs(), vec![Close, Open, Insert(14), Close]].concat(),
+        hot_capacity: 100,
+        ..scenario(Durability::Sync)
+    };
+    let start = SimDisk::with_prepared_logs().volume();
+    let case = Case { start, in_turn: true, lasts, ..Case::of(scenario) };
+    let Refused { counts, names } = case.fail_everywhere();
+    for kind in [Kind::Create, Kind::Write, Kind::Sync, Kind::SyncDir, Kind::Rename, Kind::SetLen] {
+        assert!(counts[&kind].1 > 0, "no {kind:?} was refused to anyone");
+    }
+    // A rename is named by what it makes. Threads work side by side, so it is not the same in every
+    // run which log it is.
+    let has = |kind, end: &str| names.iter().any(|(it, name)| *it == kind && name.ends_with(end));
+    for (kind, end) in [
+        (Kind::Rename, SPARE),
+        (Kind::Rename, PREPARED),
+        (Kind::Rename, ".wal"),
+        (Kind::SetLen, ".wal"),
+        (Kind::Sync, PREPARED),
+    ] {
+        assert!(has(kind, end), "no {kind:?} of {end} was refused: {names:?}");
+    }
+}
+
+#[test]
+fn once_while_logs_are_prepared_and_reused() {
+    fail_prepared_logs(false);
+}
+
+#[test]
+fn from_then_on_while_logs_are_prepared_and_reused() {
+    fail_prepared_logs(true);
+}
+
+/// Where the import of a directory of the original implementation is refused, the next opening imports it;
+/// its own files stay as they are whatever happens.
+#[test]
+fn while_a_directory_of_the_original_is_imported() {
+    let disk = SimDisk::new();
+    let before = put_original(&disk, 1..8);
+    let scenario = Scenario {
+        name: "failing disk under an import",
+        before,
+        steps: vec![Open, Insert(100), Outcome(1), Remove(44), Close, Open, Close],
+        ..scenario(Durability::Sync)
+    };
+    for lasts in [false, true] {
+        let case = Case {
+            start: disk.volume(),
+            faults: plain_faults,
+            in_turn: lasts,
+            lasts,
+            ..Case::of(scenario.clone())
+        };
+        let Refused { counts, names } = case.fail_everywhere();
+        for kind in [Kind::Open, Kind::Read, Kind::Map, Kind::List, Kind::Write, Kind::Rename] {
+            assert!(counts[&kind].1 > 0, "no {kind:?} was refused to anyone");
+        }
+        assert!(names.contains(&(Kind::Read, "current.wal".to_owned())), "{names:?}");
+    }
 }
 
 /// What interrupts a write, or has it take less, is nobody's business.

@@ -11,7 +11,9 @@ use std::{
 };
 
 use crate::common::{DIM, Model, as_imported, intent, legacy_frame};
-use crate::crash::{STORE, Scenario, Step, Step::*, cut_everywhere};
+use crate::crash::{
+    PREPARED, SPARE, STORE, Scenario, Step, Step::*, cut_everywhere, steps_in_prepared_logs,
+};
 use crate::fixed_part::{FixedRow, legacy_segment};
 use crate::simulated::{Event, Kind, Mark, Op, SimDisk};
 use tala_core::Intent;
@@ -181,6 +183,20 @@ fn while_logs_are_ended_because_they_are_long() {
         let scenario =
             Scenario { log_bytes_max: 500, durability, ..scenario(name, closed(steps.clone())) };
         cut_everywhere(&scenario, &SimDisk::new());
+    }
+}
+
+/// Logs are filled with zeros before they are needed, and made of older ones. Others do that beside the
+/// writer, so no two runs need be the same.
+#[test]
+fn while_logs_are_prepared_and_reused() {
+    for durability in [Durability::Sync, NEVER] {
+        let disk = SimDisk::with_prepared_logs();
+        let steps = closed(steps_in_prepared_logs());
+        let scenario = Scenario { durability, ..scenario("prepared logs", steps) };
+        cut_everywhere(&scenario, &disk);
+        let (prepared, reused) = (disk.renamed_count(PREPARED), disk.renamed_count(SPARE));
+        assert!(prepared > 2 && reused > 0, "{prepared} logs were prepared, {reused} reused");
     }
 }
 

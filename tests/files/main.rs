@@ -26,6 +26,7 @@ mod a_panic_is_told_to_everyone_who_waits;
 mod a_power_cut_loses_nothing_acknowledged;
 mod a_repair_is_led_astray_by_no_stray_file;
 mod a_repair_of_a_directory_of_the_original;
+mod a_repair_on_a_failing_disk_can_be_repeated;
 mod a_repair_saves_every_intact_record;
 mod a_store_may_have_any_name_and_be_moved;
 mod a_torn_end_opens_and_damage_is_refused;

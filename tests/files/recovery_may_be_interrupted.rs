@@ -6,16 +6,20 @@
 
 use crate::a_power_cut_loses_nothing_acknowledged::put_original;
 use crate::common::{Model, Random};
-use crate::crash::{Image, Scenario, Step::*, choices, cut_the_opening, images, seed, sweep};
+use crate::crash::{
+    Image, Scenario, Step::*, choices, cut_the_opening, drawn_by, images, seed, sweep,
+};
 use crate::simulated::{Event, SimDisk};
 use tala_store::Durability;
 
 /// Of the images that the first cut leaves, one in so many is opened, and that cut short everywhere.
 const FIRST: u64 = 16;
+/// Where logs are prepared, which is one part of what opening does.
+const FIRST_PREPARED: u64 = 64;
 /// Of those that the second leaves, one in so many.
 const SECOND: u64 = 24;
 
-fn cut_recoveries(scenario: &Scenario, disk: &SimDisk) {
+fn cut_recoveries(scenario: &Scenario, disk: &SimDisk, one_in: u64) {
     let start = disk.volume();
     let run = scenario.run(disk);
     assert!(run.error.is_none(), "{:?}", run.error);
@@ -25,7 +29,7 @@ fn cut_recoveries(scenario: &Scenario, disk: &SimDisk) {
     let (mut firsts, mut seconds) = (Vec::new(), 0);
     let events: Vec<Event> = disk.events();
     images(scenario, &start, &events, choices(), &mut |image| {
-        if random.bits().is_multiple_of(FIRST) {
+        if random.bits().is_multiple_of(one_in) {
             firsts.push(image);
         }
     });
@@ -44,15 +48,13 @@ fn cut_recoveries(scenario: &Scenario, disk: &SimDisk) {
             }
         }
     });
-    println!(
-        "{}: {} recoveries cut everywhere, {seconds} of the next ones too, {} choices of what \
-         survives, {} images",
+    let what = format!(
+        "{}: {} recoveries cut everywhere, {seconds} of the next ones too",
         scenario.name,
-        firsts.len(),
-        counts.choices,
-        counts.images,
+        firsts.len()
     );
-    assert!(!firsts.is_empty() && seconds > 0, "nothing was tried");
+    counts.say(&what);
+    assert!(!firsts.is_empty() && seconds > 0, "nothing was tried; {}", drawn_by());
 }
 
 #[test]
@@ -79,8 +81,33 @@ fn of_logs_and_segments() {
                 Batch(9..12),
             ],
         };
-        cut_recoveries(&scenario, &SimDisk::new());
+        cut_recoveries(&scenario, &SimDisk::new(), FIRST);
     }
+}
+
+/// A log that ends in room has it taken away, and what was being prepared is removed.
+#[test]
+fn of_prepared_logs() {
+    let scenario = Scenario {
+        name: "recovery of prepared logs",
+        durability: Durability::Sync,
+        hot_capacity: 100,
+        log_bytes_max: 1 << 20,
+        before: Model::default(),
+        steps: vec![
+            Open,
+            Insert(1),
+            Outcome(1),
+            GoOn(1),
+            Batch(2..4),
+            Flush,
+            Insert(4),
+            Insert(5),
+            GoOn(1),
+            Insert(6),
+        ],
+    };
+    cut_recoveries(&scenario, &SimDisk::with_prepared_logs(), FIRST_PREPARED);
 }
 
 #[test]
@@ -95,5 +122,5 @@ fn of_an_import() {
         before,
         steps: vec![Open, Insert(100), Remove(2), Remove(44)],
     };
-    cut_recoveries(&scenario, &disk);
+    cut_recoveries(&scenario, &disk, FIRST);
 }

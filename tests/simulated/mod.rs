@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tala_store::rooms::{Disk, DiskFile, EntryKind, Mapping};
+use tala_store::rooms::{Disk, DiskFile, EntryKind, Mapping, RoomAhead};
 
 pub use self::volume::{Change, Entry, Lost, Op, Volume};
 
@@ -76,6 +76,8 @@ struct Plan {
     /// kind from there on, of a file whose name ends so: threads do not always come in the same order.
     at: usize,
     only: Option<(Kind, &'static str)>,
+    /// How many of that kind go well before.
+    skipped: usize,
     fault: Fault,
     /// Whether every later operation of its kind fails as well.
     lasts: bool,
@@ -139,7 +141,18 @@ impl fmt::Debug for SimDisk {
 impl SimDisk {
     /// A disk with an empty directory `/`.
     pub fn new() -> Self {
-        Self::of(Volume::new())
+        Self::of(Volume::new(RoomAhead::USUAL))
+    }
+
+    /// The same, on which logs are prepared as soon as there is anything in them, and reused: the
+    /// room that they get on other disks is more than small stores ever ask for.
+    pub fn with_prepared_logs() -> Self {
+        Self::of(Volume::new(RoomAhead {
+            from_bytes: 200,
+            step_bytes: 256,
+            first_bytes: 512,
+            largest_bytes: 1_024,
+        }))
     }
 
     /// A disk of this medium, just switched on.
@@ -167,7 +180,16 @@ impl SimDisk {
     pub fn fail(&self, at: usize, fault: Fault, lasts: bool) {
         let mut state = self.state();
         let at = state.asked.len() + at;
-        state.plan = Some(Plan { at, only: None, fault, lasts });
+        state.plan = Some(Plan { at, only: None, skipped: 0, fault, lasts });
+        state.failed.clear();
+    }
+
+    /// Has the operation of this kind fail that has this number among them, from 0 and from now; and, if
+    /// it `lasts`, every later one.
+    pub fn fail_nth(&self, kind: Kind, number: usize, fault: Fault, lasts: bool) {
+        let mut state = self.state();
+        let (at, only) = (state.asked.len(), Some((kind, "")));
+        state.plan = Some(Plan { at, only, skipped: number, fault, lasts });
         state.failed.clear();
     }
 
@@ -175,7 +197,8 @@ impl SimDisk {
     pub fn fail_write(&self, at: usize, fault: Fault) {
         let mut state = self.state();
         let at = state.asked.len() + at;
-        state.plan = Some(Plan { at, only: Some((Kind::Write, "")), fault, lasts: false });
+        let only = Some((Kind::Write, ""));
+        state.plan = Some(Plan { at, only, skipped: 0, fault, lasts: false });
         state.failed.clear();
     }
 
@@ -184,7 +207,7 @@ impl SimDisk {
         let mut state = self.state();
         let (at, fault) = (state.asked.len(), Fault::Errno(errno));
         let only = Some((Kind::Open, name_end));
-        state.plan = Some(Plan { at, only, fault, lasts: false });
+        state.plan = Some(Plan { at, only, skipped: 0, fault, lasts: false });
         state.failed.clear();
     }
 
@@ -193,7 +216,8 @@ impl SimDisk {
         let mut state = self.state();
         let at = state.asked.len();
         let only = Some((Kind::Sync, name_end));
-        state.plan = Some(Plan { at, only, fault: Fault::Errno(EIO), lasts: false });
+        let fault = Fault::Errno(EIO);
+        state.plan = Some(Plan { at, only, skipped: 0, fault, lasts: false });
         state.failed.clear();
     }
 
@@ -230,6 +254,23 @@ impl SimDisk {
     /// What was asked for so far.
     pub fn asked(&self) -> Vec<(Kind, PathBuf)> {
         self.state().asked.clone()
+    }
+
+    /// What was asked for last of a file whose name ends so.
+    pub fn last_asked_of(&self, name_end: &str) -> Option<Kind> {
+        let state = self.state();
+        let is_meant = |path: &Path| path.to_string_lossy().ends_with(name_end);
+        state.asked.iter().rev().find(|(_, path)| is_meant(path)).map(|(kind, _)| *kind)
+    }
+
+    /// How many files whose name ended so got another one.
+    pub fn renamed_count(&self, name_end: &str) -> usize {
+        let state = self.state();
+        let is_meant = |event: &&Event| match event {
+            Event::Op(Op::Rename(from, _)) => from.to_string_lossy().ends_with(name_end),
+            _ => false,
+        };
+        state.events.iter().filter(is_meant).count()
     }
 
     /// Writes down that a step has begun or is done.
@@ -321,7 +362,11 @@ impl State {
             None => number == plan.at,
             Some((only, name_end)) => {
                 let is_meant = only == kind && path.to_string_lossy().ends_with(name_end);
-                number >= plan.at && is_meant && self.failed.is_empty()
+                let counts = number >= plan.at && is_meant && self.failed.is_empty();
+                if counts && plan.skipped > 0 {
+                    self.plan = Some(Plan { skipped: plan.skipped - 1, ..plan });
+                }
+                counts && plan.skipped == 0
             }
         };
         let fault = match plan.fault {
@@ -461,6 +506,10 @@ impl Disk for SimDisk {
             None => Err(ErrorKind::NotFound.into()),
         }
     }
+
+    fn room_ahead(&self) -> RoomAhead {
+        self.state().volume.room_ahead()
+    }
 }
 
 /// An open file or directory.
@@ -473,6 +522,27 @@ struct Handle {
 }
 
 impl Handle {
+    /// What it is called now: renaming a file that is open is nothing to who has it.
+    fn name(&self, state: &State) -> PathBuf {
+        let name = self.file().ok().and_then(|file| state.volume.name_of(file));
+        name.unwrap_or(&self.path).to_owned()
+    }
+
+    fn ask(&self, state: &mut State, kind: Kind) -> Option<Fault> {
+        let name = self.name(state);
+        state.ask(kind, &name)
+    }
+
+    fn ask_simple(&self, state: &mut State, kind: Kind) -> io::Result<()> {
+        let name = self.name(state);
+        state.ask_simple(kind, &name)
+    }
+
+    fn tell(&self, kind: Kind) {
+        let name = self.name(&self.disk.state());
+        self.disk.tell(kind, &name);
+    }
+
     fn file(&self) -> io::Result<usize> {
         match self.target {
             Entry::File(file) => Ok(file),
@@ -482,20 +552,20 @@ impl Handle {
 
     fn read(&self, kind: Kind) -> io::Result<Vec<u8>> {
         let state = &mut *self.disk.state();
-        state.ask_simple(kind, &self.path)?;
+        self.ask_simple(state, kind)?;
         Ok(state.volume.bytes(self.file()?).to_vec())
     }
 
     fn sync(&self) -> io::Result<()> {
         let kind = if self.target == Entry::Dir { Kind::SyncDir } else { Kind::Sync };
-        self.disk.tell(kind, &self.path);
+        self.tell(kind);
         let state = &mut *self.disk.state();
         match self.target {
             Entry::Dir => {
-                state.ask_simple(Kind::SyncDir, &self.path)?;
+                self.ask_simple(state, Kind::SyncDir)?;
                 state.apply_unless_forgotten(Kind::SyncDir, Op::SyncDir(self.path.clone()));
             }
-            Entry::File(file) => match state.ask(Kind::Sync, &self.path) {
+            Entry::File(file) => match self.ask(state, Kind::Sync) {
                 None | Some(Fault::ShortOnly) => {
                     state.apply_unless_forgotten(Kind::Sync, Op::Sync(file));
                 }
@@ -513,7 +583,7 @@ impl Handle {
 
     fn lock(&self, alone: bool) -> Result<(), TryLockError> {
         let state = &mut *self.disk.state();
-        state.ask_simple(Kind::Lock, &self.path).map_err(TryLockError::Error)?;
+        self.ask_simple(state, Kind::Lock).map_err(TryLockError::Error)?;
         let file = self.file().map_err(TryLockError::Error)?;
         let (held_alone, holders) = state.locks.entry(file).or_default();
         if !holders.is_empty() && (alone || *held_alone) {
@@ -539,9 +609,9 @@ impl DiskFile for Handle {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.disk.tell(Kind::Write, &self.path);
+        self.tell(Kind::Write);
         let state = &mut *self.disk.state();
-        let written = match state.ask(Kind::Write, &self.path) {
+        let written = match self.ask(state, Kind::Write) {
             Some(Fault::Errno(errno)) => return Err(io::Error::from_raw_os_error(errno)),
             Some(Fault::Sync(_)) => return Err(io::Error::from_raw_os_error(EIO)),
             Some(Fault::Short(_) | Fault::ShortOnly) => &bytes[..bytes.len().div_ceil(2)],
@@ -555,7 +625,7 @@ impl DiskFile for Handle {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let state = &mut *self.disk.state();
-        state.ask_simple(Kind::SetLen, &self.path)?;
+        self.ask_simple(state, Kind::SetLen)?;
         let change = Change::SetLen(usize::try_from(len).unwrap());
         state.apply(Op::Change(self.file()?, change));
         Ok(())
@@ -571,7 +641,7 @@ impl DiskFile for Handle {
 
     fn drop_cached(&self) -> io::Result<()> {
         let state = &mut *self.disk.state();
-        state.ask_simple(Kind::DropCached, &self.path)?;
+        self.ask_simple(state, Kind::DropCached)?;
         state.apply_unless_forgotten(Kind::DropCached, Op::DropCached(self.file()?));
         Ok(())
     }
@@ -586,7 +656,7 @@ impl DiskFile for Handle {
 
     fn unlock(&self) -> io::Result<()> {
         let state = &mut *self.disk.state();
-        state.ask_simple(Kind::Unlock, &self.path)?;
+        self.ask_simple(state, Kind::Unlock)?;
         state.release(self.target, self.number);
         Ok(())
     }

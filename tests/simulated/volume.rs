@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tala_store::rooms::RoomAhead;
+
 use crate::common::Random;
 
 /// The part of a write that a medium writes at once, if it does.
@@ -129,18 +131,31 @@ pub struct Volume {
     live: Names,
     durable: Names,
     unsynced: Vec<Naming>,
+    room_ahead: RoomAhead,
 }
 
 impl Volume {
-    /// An empty one.
-    pub fn new() -> Self {
+    /// An empty one, on which logs get so much room ahead.
+    pub fn new(room_ahead: RoomAhead) -> Self {
         let root = Names::from([(PathBuf::from("/"), Entry::Dir)]);
-        Self { files: Vec::new(), live: root.clone(), durable: root, unsynced: Vec::new() }
+        let (files, unsynced) = (Vec::new(), Vec::new());
+        Self { files, live: root.clone(), durable: root, unsynced, room_ahead }
+    }
+
+    /// How much room logs on it get ahead.
+    pub fn room_ahead(&self) -> RoomAhead {
+        self.room_ahead
     }
 
     /// What stands under a name.
     pub fn entry(&self, path: &Path) -> Option<Entry> {
         self.live.get(path).copied()
+    }
+
+    /// A name of this file.
+    pub fn name_of(&self, file: usize) -> Option<&Path> {
+        let is_its = |(_, entry): &(&PathBuf, &Entry)| **entry == Entry::File(file);
+        self.live.iter().find(is_its).map(|(path, _)| path.as_path())
     }
 
     /// The bytes of a file as programs see them.
@@ -254,7 +269,8 @@ impl Volume {
             .filter(|(path, _)| path.ancestors().all(|above| names.contains_key(above)))
             .map(|(path, entry)| (path.clone(), *entry))
             .collect();
-        Self { files, live: whole.clone(), durable: whole, unsynced: Vec::new() }
+        let (unsynced, room_ahead) = (Vec::new(), self.room_ahead);
+        Self { files, live: whole.clone(), durable: whole, unsynced, room_ahead }
     }
 
     /// A number that is the same for media that programs cannot tell apart.

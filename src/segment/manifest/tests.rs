@@ -116,10 +116,13 @@ fn hostile_counts_are_refused() {
 fn contradictions_are_refused_on_the_way_in_and_out() {
     let good = sample().encode().unwrap();
     // Offset of a field, a value, offset of the entry that is named.
-    let cases: [(usize, u64, u64); 17] = [
-        (16, 0, 16),     // no next segment
-        (24, 0, 24),     // no next log
-        (32, 0, 32),     // no next sequence number
+    let cases: [(usize, u64, u64); 20] = [
+        (16, 0, 16),       // no next segment
+        (24, 0, 24),       // no next log
+        (32, 0, 32),       // no next sequence number
+        (16, 1 << 63, 16), // numbers that run out
+        (24, 1 << 63, 24),
+        (32, u64::MAX, 32),
         (32, 300, 256),  // a log reaches the next sequence number
         (72, 5, 72),     // a segment number that is not taken yet
         (72, 0, 72),     // segment numbers begin at 1

@@ -113,9 +113,22 @@ pub fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let (_, expected) = recorded.expect("each model's executions are recorded");
     println!("{name}: {count} executions in {:.1?} ({expected} recorded)", since.elapsed());
     assert!(
-        bound < ORDINARY_BOUND || count >= expected - expected / 10,
+        bound < ORDINARY_BOUND || !has_become_small(count, expected),
         "{name} has become small: {count} executions, where there were {expected}"
     );
+}
+
+/// Whether more than a tenth of the executions are gone.
+fn has_become_small(count: u64, expected: u64) -> bool {
+    count < expected - expected / 10
+}
+
+#[test]
+fn a_model_that_has_lost_more_than_a_tenth_is_noticed() {
+    for (_, expected) in RECORDED {
+        assert!(!has_become_small(expected, expected) && has_become_small(0, expected));
+    }
+    assert!(!has_become_small(900, 1_000) && has_become_small(899, 1_000));
 }
 
 /// Runs a part of a model that the model is not about, its beginning or its end, in one way only:

@@ -21,7 +21,7 @@ mod view;
 mod writes;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
-mod panics;
+mod panic_tests;
 
 /// A repair and a check of a directory on any disk.
 #[cfg(all(feature = "internals", not(any(loom, shuttle))))]

@@ -299,7 +299,7 @@ fn where_syncs_are_rare() {
 }
 
 /// Logs are prepared ahead and made of older ones, and cut to their length when they end.
-fn fail_prepared_logs(lasts: bool) {
+fn prepared_logs() -> Case {
     let scenario = Scenario {
         name: "failing disk with prepared logs",
         // Without a segment at the end, which would have what a log has lost.
@@ -308,14 +308,22 @@ fn fail_prepared_logs(lasts: bool) {
         ..scenario(Durability::Sync)
     };
     let start = SimDisk::with_prepared_logs().volume();
-    let case = Case { start, in_turn: true, lasts, ..Case::of(scenario) };
-    let Refused { counts, names } = case.fail_everywhere();
+    Case { start, in_turn: true, ..Case::of(scenario) }
+}
+
+fn fail_prepared_logs(lasts: bool) {
+    let Refused { counts, .. } = Case { lasts, ..prepared_logs() }.fail_everywhere();
     for kind in [Kind::Create, Kind::Write, Kind::Sync, Kind::SyncDir, Kind::Rename, Kind::SetLen] {
         assert!(counts[&kind].1 > 0, "no {kind:?} was refused to anyone");
     }
-    // A rename is named by what it makes. Threads work side by side, so it is not the same in every
-    // run which log it is.
-    let has = |kind, end: &str| names.iter().any(|(it, name)| *it == kind && name.ends_with(end));
+}
+
+/// Threads work side by side, so that numbers alone need not come to these. A rename is named by what it
+/// makes.
+#[test]
+fn by_what_is_done_to_prepared_and_reused_logs_alone() {
+    let Case { scenario, start, faults, .. } = prepared_logs();
+    let states = scenario.states();
     for (kind, end) in [
         (Kind::Rename, SPARE),
         (Kind::Rename, PREPARED),
@@ -323,7 +331,13 @@ fn fail_prepared_logs(lasts: bool) {
         (Kind::SetLen, ".wal"),
         (Kind::Sync, PREPARED),
     ] {
-        assert!(has(kind, end), "no {kind:?} of {end} was refused: {names:?}");
+        for fault in faults(kind) {
+            println!("{fault:?} of {kind:?} of {end}");
+            let disk = SimDisk::of(start.clone());
+            disk.fail_first_of(kind, end, fault);
+            refuse(&scenario, &states, &disk, (fault, 0..CHOICES));
+            assert!(!disk.failed().is_empty(), "it was not asked for");
+        }
     }
 }
 

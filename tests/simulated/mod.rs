@@ -193,6 +193,14 @@ impl SimDisk {
         state.failed.clear();
     }
 
+    /// Has the first operation of this kind fail of a file whose name ends so.
+    pub fn fail_first_of(&self, kind: Kind, name_end: &'static str, fault: Fault) {
+        let mut state = self.state();
+        let (at, only) = (state.asked.len(), Some((kind, name_end)));
+        state.plan = Some(Plan { at, only, skipped: 0, fault, lasts: false });
+        state.failed.clear();
+    }
+
     /// Has the first write fail that is not before operation number `at`, counted from 0 and from now.
     pub fn fail_write(&self, at: usize, fault: Fault) {
         let mut state = self.state();

@@ -40,8 +40,8 @@ fn inserts_beside_a_close_are_on_disk_or_refused() {
         let inserting = {
             let world = Arc::clone(&world);
             // Two tasks of one thread, so that there are both before the close, one on either side of
-            // it, or both after it; the writer takes them in one round or in two. Two threads that
-            // send are in the next model.
+            // it, or both after it; the writer takes them in one round or in two. With two threads that
+            // send there are a hundred times as many executions.
             loom::thread::spawn(move || {
                 let sent = [1, 2].map(|number| world.send_insert(number));
                 sent.map(|answer| world.answered(answer))

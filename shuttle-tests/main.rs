@@ -243,6 +243,8 @@ fn run_broken(broken: &str, name: &str, value: u64) -> (bool, String) {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", "promises_hold_under_random_schedules", "--nocapture"])
         .env(BREAK, broken)
+        .env_remove("TALA_SHUTTLE_SEED")
+        .env_remove("TALA_SHUTTLE_SCHEDULES")
         .env(name, value.to_string())
         .output()
         .unwrap();
@@ -273,7 +275,6 @@ fn a_wake_that_is_lost_is_noticed_and_its_seed_replays_it() {
     let (passed, said) = run_broken(broken, "TALA_SHUTTLE_SCHEDULES", 1_000);
     assert!(!passed, "no schedule notices it");
     let seed = told_seed(&said);
-    assert!(seed > FIRST_SEED, "it takes no race");
     // Who waits for whom.
     let reason =
         |said: &str| said.lines().find(|line| line.contains("deadlock!")).map(str::to_owned);
@@ -284,5 +285,6 @@ fn a_wake_that_is_lost_is_noticed_and_its_seed_replays_it() {
         assert!(!passed && told_seed(&again) == seed, "the seed does not replay it: {again}");
         assert_eq!(reason(&again), first, "{again}");
     }
-    assert!(run_broken(broken, "TALA_SHUTTLE_SEED", FIRST_SEED).0, "another seed fails as well");
+    let passes = |seed| run_broken(broken, "TALA_SHUTTLE_SEED", seed).0;
+    assert!((seed + 1..seed + 100).any(passes), "it takes no race");
 }

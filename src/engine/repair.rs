@@ -143,8 +143,8 @@ impl fmt::Display for RepairReport {
 /// `dir` is not written to in any way, and no engine may have it open meanwhile. `to` must not exist,
 /// or be empty, and not lie in `dir`. Its MANIFEST is written last: where a repair was interrupted,
 /// opening `to` fails, and it can be removed. One that returns an error clears away what it had written,
-/// but for a sign by which opening `to` fails, and takes `to` again when the reason is gone. Takes as much
-/// memory as the store has bytes, and a segment more.
+/// as far as the disk lets it, but for a sign by which opening `to` fails, if it came so far, and takes `to`
+/// again when the reason is gone. Takes as much memory as the store has bytes, and a segment more.
 ///
 /// # Errors
 /// - [`TalaError::Locked`]: an engine has `dir` or `to` open.
@@ -281,6 +281,8 @@ fn write_store(
     ensure_dir(to.disk(), to.path())?;
     settle_dir(to.disk(), to.path())?;
     let _lock = DirLock::take(to)?;
+    // While the old store was read, somebody else may have made one here.
+    check_empty(to)?;
     // Until the MANIFEST is there, this says that the directory is no empty store.
     write_atomically(to, UNFINISHED_NAME, b"")?;
     let mut manifest = Manifest::new(report.dim as u32);
@@ -346,8 +348,10 @@ fn clear_away(to: &StoreDir, manifest: &Manifest) {
         return;
     }
     // The last of these may have failed when it had its name, too.
-    for id in 1..=manifest.next_segment.0 {
-        let _ = disk.remove(&to.join(segment_name(SegmentId(id))));
+    let segments = (1..=manifest.next_segment.0).map(|id| segment_name(SegmentId(id)));
+    for name in segments.chain([MANIFEST_NAME.to_owned()]) {
+        let _ = disk.remove(&to.join(&name));
+        let _ = disk.remove(&to.join(format!("{name}.tmp")));
     }
 }
 

@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
 };
 
 use crate::a_failing_disk_loses_nothing_acknowledged::{assert_tells, plain_faults};
 use crate::a_power_cut_loses_nothing_acknowledged::put_original;
-use crate::common::{DIM, EVER, Model};
+use crate::common::{DIM, EVER, Model, intent};
 use crate::crash::{STORE, Scenario, Step::*, in_parallel, say};
 use crate::simulated::{Entry, Event, Fault, Kind, Op, SimDisk, Volume};
 use tala_core::{Intent, IntentStore, TalaError};
@@ -240,4 +240,23 @@ fn of_a_directory_of_the_original() {
     let disk = SimDisk::new();
     put_original(&disk, 1..8);
     fail_everywhere("a directory of the original", &Old::of(&disk), false);
+}
+
+/// The new directory was empty when the repair began, and is looked at again under its lock.
+#[test]
+fn and_leaves_a_store_alone_that_came_to_be_meanwhile() {
+    let disk = Old::of(&closed_store()).open();
+    let (other, is_first) = (disk.clone(), AtomicBool::new(true));
+    disk.watch(move |_, path| {
+        // The names of directories are made durable before the lock is taken.
+        if path.starts_with("/new") && is_first.swap(false, Relaxed) {
+            let engine = open_new(&other).unwrap();
+            engine.insert(intent(900)).unwrap();
+            engine.close().unwrap();
+        }
+    });
+    let refused = repaired(&disk).unwrap_err();
+    disk.watch(|_, _| ());
+    assert!(matches!(refused, TalaError::InvalidInput { field: "to", .. }), "{refused}");
+    assert_eq!(rows(&disk), [intent(900)]);
 }

@@ -216,7 +216,9 @@ impl Order {
             return Err(format!("{write:?} was acknowledged and is not among the writes"));
         }
         if let Some((id, more)) = removals.into_iter().find(|(_, more)| *more != 0) {
-            return Err(format!("{id:?}: {more} more removals acknowledged than written"));
+            let what =
+                if more > 0 { "acknowledged than written" } else { "written than acknowledged" };
+            return Err(format!("{id:?}: {} more removals {what}", more.abs()));
         }
         Ok(Places { of_calls, pasts, count })
     }
@@ -224,8 +226,9 @@ impl Order {
 
 /// Where everything is in the order.
 struct Places {
-    /// Those of insertions and outcomes. Which removal is which is not told: see
-    /// [`Whole::least_prefix`].
+    /// Those of insertions and outcomes. Which removal is which is not told, so one gets the least place
+    /// that it can have ([`Whole::least_prefix`]), and a removal that is lost at the end is for
+    /// [`history`](super::history) to see.
     of_calls: Vec<Option<usize>>,
     pasts: BTreeMap<Id, Past>,
     /// Of all calls that wrote.
@@ -357,7 +360,7 @@ mod tests {
 
     const NOTHING: Step = Step::Saw(None);
 
-    /// Each intent for itself would pass in all but the first of the refused ones.
+    /// Each intent for itself would pass in all but the first and the last of the refused ones.
     #[test]
     fn a_read_has_all_of_one_prefix() {
         let (a, b) = (plain(0), plain(1));

@@ -113,7 +113,7 @@ pub fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let (_, expected) = recorded.expect("each model's executions are recorded");
     println!("{name}: {count} executions in {:.1?} ({expected} recorded)", since.elapsed());
     assert!(
-        bound < ORDINARY_BOUND || !has_become_small(count, expected),
+        bound < ORDINARY_BOUND || !has_become_small(count, *expected),
         "{name} has become small: {count} executions, where there were {expected}"
     );
 }

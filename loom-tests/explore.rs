@@ -93,7 +93,8 @@ fn number_failures() {
 }
 
 /// Explores every execution of `model` that the bound on preemptions allows, and prints how many
-/// there were. Fails where they are fewer by more than a tenth than are recorded: a model can become empty unseen.
+/// there were. Fails where more than a tenth of those that are recorded are gone: a model can become
+/// empty unseen.
 pub fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let count = Arc::new(AtomicU64::new(0));
     let mut builder = loom::model::Builder::new();

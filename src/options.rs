@@ -267,8 +267,8 @@ impl EngineOptions {
     /// Whether latencies are recorded in histograms
     /// ([`StorageEngine::histograms`](crate::StorageEngine::histograms)), some 10 ns for each time
     /// beside reading the clock. They take 4.6 MB of address space for each stripe, of which
-    /// there is one to the processor, 3 counted as 4, and at most 4; memory is used as different times come up. Default
-    /// `true`.
+    /// there is one to the processor, 3 counted as 4, and at most 4; memory is used as different times
+    /// come up. Default `true`.
     pub fn histograms(mut self, record: bool) -> Self {
         self.histograms = record;
         self

@@ -18,7 +18,7 @@ Examples:
   tala-store repair ~/tala --to ~/tala-new --json | jq .lost
 
 If a repair is interrupted, remove the new directory and begin again. If it fails, it has cleared away
-what it had written, and the same command can be given again.
+what it had written, as far as the disk let it; once the reason is gone, give the same command again.
 
 Exit status: 0 nothing is known to be lost; 1 the new store is there, and something was lost, or the
 repair failed.")]

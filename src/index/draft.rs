@@ -17,7 +17,7 @@ use crate::{
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
-        in_parallel,
+        in_parallel, yield_to_others,
     },
 };
 
@@ -62,7 +62,10 @@ impl<M: Metric> GraphWriter<M> {
         let start = rows.start.0.max(self.next_row().0);
         let end = rows.end.0.min(self.graph.arena.len());
         let this = &*self;
-        parallel_map(start..end, threads, |row| this.draft_row(row, start))
+        parallel_map(start..end, threads, |row| {
+            yield_to_others();
+            this.draft_row(row, start)
+        })
     }
 
     /// Drafts one row of a batch that begins with `first`.

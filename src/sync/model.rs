@@ -61,6 +61,9 @@ pub fn stay_awake(_budget_ns: u64, is_done: impl Fn() -> bool) -> bool {
 /// Time stands still.
 pub fn rest(_duration: std::time::Duration) {}
 
+/// Who runs is the model's choice.
+pub fn yield_to_others() {}
+
 /// One look, as above.
 pub fn give_way(_budget_ns: u64, mut is_done: impl FnMut() -> bool) -> bool {
     is_done()

@@ -93,6 +93,11 @@ pub fn rest(duration: Duration) {
     std::thread::sleep(duration);
 }
 
+/// Lets those run that wait for a processor, if there are any: for long work that nobody waits for.
+pub fn yield_to_others() {
+    std::thread::yield_now();
+}
+
 /// As [`stay_awake`], offering the processor to others meanwhile: for who waits for threads that are
 /// runnable already, and few.
 pub fn give_way(budget_ns: u64, mut is_done: impl FnMut() -> bool) -> bool {

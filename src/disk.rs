@@ -84,6 +84,12 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// All of its bytes. A length that memory cannot hold is an error.
     fn read_whole(&self) -> io::Result<Vec<u8>>;
 
+    /// [`DiskFile::read_whole`] into memory that is there already, whatever it holds.
+    fn read_whole_into(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        *bytes = self.read_whole()?;
+        Ok(())
+    }
+
     /// Its first `len` bytes, or all where it has less.
     fn read_start(&self, len: u64) -> io::Result<Vec<u8>> {
         let mut bytes = self.read_whole()?;

@@ -95,15 +95,21 @@ pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 
 /// All bytes of the file `path` as the disk has them. After a failed fsync the page cache may show
 /// bytes that the disk never got, and that the next fsync says nothing about. So recovery makes
-/// the file durable as far as it can be, drops its cached pages, and reads.
+/// the file durable as far as it can be, drops its cached pages, and reads, into memory that is there
+/// already.
 ///
 /// # Errors
 /// [`TalaError::Storage`].
-pub(crate) fn reread_from_disk(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, TalaError> {
+pub(crate) fn reread_from_disk(
+    disk: &dyn Disk,
+    path: &Path,
+    mut bytes: Vec<u8>,
+) -> Result<Vec<u8>, TalaError> {
     let file = disk.open(path).map_err(failed(StorageOperation::Open, path))?;
     file.sync_all().map_err(failed(StorageOperation::Sync, path))?;
     file.drop_cached().map_err(failed(StorageOperation::Read, path))?;
-    file.read_whole().map_err(failed(StorageOperation::Read, path))
+    file.read_whole_into(&mut bytes).map_err(failed(StorageOperation::Read, path))?;
+    Ok(bytes)
 }
 
 /// Whether this error says that the file `path` is lost to who reads it, and nothing of the others: the
@@ -239,7 +245,7 @@ mod tests {
         write_atomically(&store, "name", b"new").unwrap();
         let path = dir.path().join("name");
         assert_eq!(read_whole(&RealDisk, &path).unwrap(), b"new");
-        assert_eq!(reread_from_disk(&RealDisk, &path).unwrap(), b"new");
+        assert_eq!(reread_from_disk(&RealDisk, &path, b"longer".to_vec()).unwrap(), b"new");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -265,7 +271,7 @@ mod tests {
         let missing = dir.path().join("missing");
         for error in [
             read_whole(&RealDisk, &missing).unwrap_err(),
-            reread_from_disk(&RealDisk, &missing).unwrap_err(),
+            reread_from_disk(&RealDisk, &missing, Vec::new()).unwrap_err(),
         ] {
             assert!(
                 matches!(&error, TalaError::Storage { path, source, .. }

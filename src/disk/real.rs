@@ -108,12 +108,18 @@ impl DiskFile for File {
 
     fn read_whole(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
+        self.read_whole_into(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_whole_into(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.clear();
         // Too large a file is an error here, not an abort of the process.
         let len = usize::try_from(self.byte_len()?).unwrap_or(usize::MAX);
         bytes.try_reserve_exact(len)?;
         let mut file = self;
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
+        file.read_to_end(bytes)?;
+        Ok(())
     }
 
     fn read_start(&self, len: u64) -> io::Result<Vec<u8>> {

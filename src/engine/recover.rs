@@ -23,7 +23,7 @@ use crate::{
     segment::{
         Fold, HotBuffer, HotOp, LogEntry, MANIFEST_NAME, Manifest, OpenSegment, parse_segment_name,
     },
-    sync::produce_ahead,
+    sync::{Mutex, produce_ahead},
     wal::{
         Bound, Ending, Expected, LogEnd, LogOp, LogRecord, Mark, PREPARED_NAME, SPARE_NAME,
         accepted_records, holds_a_write, log_name, parse_log_name, read_log, synced_proof,
@@ -384,7 +384,11 @@ pub fn read_live_logs(
     // After an unclean end the page cache may show bytes that a failed sync never brought to the
     // disk. Make durable what can be, and believe only what then comes back from the disk.
     sync_dir(dir.disk(), dir.path())?;
-    judge_live_logs(dir, manifest, listing, &numbers, reread_from_disk)
+    // Into the memory of the first reading: new memory takes as long as reading does.
+    let mut read_before = logs.into_iter().map(|log| log.bytes);
+    judge_live_logs(dir, manifest, listing, &numbers, |disk, path| {
+        reread_from_disk(disk, path, read_before.next().unwrap_or_default())
+    })
 }
 
 fn judge_live_logs(
@@ -392,7 +396,7 @@ fn judge_live_logs(
     manifest: &Manifest,
     listing: &Listing,
     numbers: &[FileNumber],
-    read: impl Fn(&dyn Disk, &Path) -> Result<Vec<u8>, TalaError>,
+    mut read: impl FnMut(&dyn Disk, &Path) -> Result<Vec<u8>, TalaError>,
 ) -> Result<Vec<JudgedLog>, TalaError> {
     let mut files = Vec::new();
     for &number in numbers {
@@ -430,30 +434,50 @@ struct Ready {
     code: Option<Code>,
 }
 
-impl Ready {
-    fn of(intent: Intent, seq: SeqNo, arena: &Arena) -> Self {
-        let is_searchable = check_embedding(&intent.embedding, arena.dim()).is_ok();
-        let code = is_searchable.then(|| arena.code_of(&intent.embedding));
-        Self { intent, seq, code }
+/// What makes intents ready, on a thread of its own where there is one.
+struct Preparer<'a> {
+    arena: Arc<Arena>,
+    spent: &'a Spent,
+    /// Memory for codes.
+    codes: Vec<Code>,
+}
+
+impl<'a> Preparer<'a> {
+    fn new(arena: &Arc<Arena>, spent: &'a Spent) -> Self {
+        Self { arena: Arc::clone(arena), spent, codes: Vec::new() }
+    }
+
+    fn ready(&mut self, intent: Intent, seq: SeqNo) -> Ready {
+        let is_searchable = check_embedding(&intent.embedding, self.arena.dim()).is_ok();
+        if is_searchable && self.codes.is_empty() {
+            let spent = std::mem::take(&mut *self.spent.0.lock());
+            self.codes.extend(spent.into_iter().map(|(_, code)| code));
+        }
+        let code = is_searchable.then(|| self.arena.code_of(&intent.embedding, self.codes.pop()));
+        Ready { intent, seq, code }
+    }
+
+    /// Makes what a log record wants done ready.
+    fn ready_op(&mut self, op: LogOp, seq: SeqNo) -> ReadyOp {
+        match op {
+            LogOp::Insert(intent) => ReadyOp::Insert(self.ready(intent, seq)),
+            LogOp::Outcome { id, outcome } => ReadyOp::Change(TableOp::Outcome(seq, id, outcome)),
+            LogOp::Removal { id } => ReadyOp::Change(TableOp::Removal(seq, id)),
+            LogOp::Mark(_) => ReadyOp::Nothing,
+        }
     }
 }
+
+/// Embeddings that are in the arena and codes, on their way back to the thread that allocated them: freed
+/// by the other one, they would make each thread wait for the other's allocator.
+#[derive(Default)]
+struct Spent(Mutex<Vec<(Vec<f32>, Code)>>);
 
 /// What a log record wants done.
 enum ReadyOp {
     Insert(Ready),
     Change(TableOp),
     Nothing,
-}
-
-impl ReadyOp {
-    fn of(op: LogOp, seq: SeqNo, arena: &Arena) -> Self {
-        match op {
-            LogOp::Insert(intent) => Self::Insert(Ready::of(intent, seq, arena)),
-            LogOp::Outcome { id, outcome } => Self::Change(TableOp::Outcome(seq, id, outcome)),
-            LogOp::Removal { id } => Self::Change(TableOp::Removal(seq, id)),
-            LogOp::Mark(_) => Self::Nothing,
-        }
-    }
 }
 
 /// What one thread hands to the other at once: enough for the way not to count, and few enough for
@@ -538,18 +562,24 @@ impl Recovered {
         }
         self.intents.reserve(fold.intents_count());
         self.index_map.rows.reserve(fold.intents_count());
-        let arena = Arc::clone(self.arena.arena());
+        self.arena.expect(u32::try_from(fold.intents_count()).unwrap_or(0));
+        let spent = Spent::default();
+        let mut preparer = Preparer::new(self.arena.arena(), &spent);
         let mut intents = fold.intents();
         let ready = || {
-            let read = |(intent, seq)| Ready::of(intent, seq, &arena);
-            in_chunks(intents.by_ref().map(|intent| intent.map(read)))
+            in_chunks(intents.by_ref().map(|intent| {
+                let (intent, seq) = intent?;
+                Ok::<_, TalaError>(preparer.ready(intent, seq))
+            }))
         };
         produce_ahead(chunks_ahead(total), ready, |chunk| {
+            let mut done = Vec::with_capacity(chunk.len());
             for ready in chunk {
                 // Segments hold what the hot buffer need not.
-                let _ = self.take_in(ready?)?;
+                let _ = self.take_in(ready?, &mut done)?;
                 self.report.from_segments += 1;
             }
+            spent.0.lock().extend(done);
             Ok::<(), TalaError>(())
         })?;
         if total > 0 {
@@ -608,17 +638,24 @@ impl Recovered {
         self.intents.reserve(count);
         self.index_map.rows.reserve(count);
         self.hot.reserve(count);
-        let arena = Arc::clone(self.arena.arena());
+        // Not every record has a vector.
+        let vectors = end.accepted_len / (options.dim.max(1) * size_of::<f32>()) as u64;
+        self.arena.expect(u32::try_from(vectors.min(count as u64)).unwrap_or(0));
+        let spent = Spent::default();
+        let mut preparer = Preparer::new(self.arena.arena(), &spent);
         let mut records = log.records(options.dim);
         let ready = || {
-            let read = |LogRecord { seq, op, .. }| ReadyOp::of(op, seq, &arena);
-            in_chunks(records.by_ref().map(|record| record.map(read)))
+            in_chunks(records.by_ref().map(|record| {
+                let LogRecord { seq, op, .. } = record?;
+                Ok::<_, TalaError>(preparer.ready_op(op, seq))
+            }))
         };
         let mut has_writes = false;
         produce_ahead(chunks_ahead(end.accepted_len), ready, |chunk| {
+            let mut done = Vec::with_capacity(chunk.len());
             for op in chunk {
                 let op = match op? {
-                    ReadyOp::Insert(ready) => Some(self.take_in(ready)?),
+                    ReadyOp::Insert(ready) => Some(self.take_in(ready, &mut done)?),
                     ReadyOp::Change(op) => self.tables().apply(op),
                     ReadyOp::Nothing => continue,
                 };
@@ -628,6 +665,7 @@ impl Recovered {
                     self.hot.apply(op);
                 }
             }
+            spent.0.lock().extend(done);
             Ok::<(), TalaError>(())
         })?;
         self.last_seq = self.last_seq.max(end.last_seq);
@@ -656,15 +694,23 @@ impl Recovered {
     /// # Errors
     /// No row is left.
     pub fn insert(&mut self, intent: Intent, seq: SeqNo) -> Result<HotOp, TalaError> {
-        let ready = Ready::of(intent, seq, self.arena.arena());
-        self.take_in(ready)
+        let ready = Preparer::new(self.arena.arena(), &Spent::default()).ready(intent, seq);
+        self.take_in(ready, &mut Vec::new())
     }
 
-    fn take_in(&mut self, ready: Ready) -> Result<HotOp, TalaError> {
+    fn take_in(
+        &mut self,
+        ready: Ready,
+        spent: &mut Vec<(Vec<f32>, Code)>,
+    ) -> Result<HotOp, TalaError> {
         let Ready { mut intent, seq, code } = ready;
         let embedding = std::mem::take(&mut intent.embedding);
         let vector = match code {
-            Some(code) => Vector::Row(self.arena.push_coded(&embedding, code, intent.id, seq.0)?),
+            Some(code) => {
+                let (row, code) = self.arena.push_coded(&embedding, code, intent.id, seq.0)?;
+                spent.push((embedding, code));
+                Vector::Row(row)
+            }
             None => Vector::Own(embedding.into_boxed_slice()),
         };
         let entry = Entry::split(intent, seq, vector);

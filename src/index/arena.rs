@@ -116,9 +116,10 @@ impl Arena {
         }
     }
 
-    /// What [`ArenaWriter::push_coded`] wants to know of a vector `[f32; dim]`.
-    pub fn code_of(&self, vector: &[f32]) -> Code {
-        let mut code = self.empty_code();
+    /// What [`ArenaWriter::push_coded`] wants to know of a vector `[f32; dim]`, in the memory of a code
+    /// that is not needed any more if there is one.
+    pub fn code_of(&self, vector: &[f32], spent: Option<Code>) -> Code {
+        let mut code = spent.unwrap_or_else(|| self.empty_code());
         code.fill(vector);
         code
     }
@@ -248,6 +249,12 @@ impl ArenaWriter {
         &self.arena
     }
 
+    /// Makes room for the vectors and codes of so many more rows at once, where all of them are about
+    /// to be pushed. Where there is none now, each push looks for its own.
+    pub fn expect(&mut self, more: u32) {
+        let _ = self.rows.expect(more);
+    }
+
     /// Appends a row that is visible from sequence number `born` on.
     ///
     /// # Errors
@@ -258,7 +265,8 @@ impl ArenaWriter {
         self.append_own(vector, id, born)
     }
 
-    /// [`ArenaWriter::push`] of a vector whose code was made before.
+    /// [`ArenaWriter::push`] of a vector whose code was made before; gives back a code that is not needed
+    /// any more.
     ///
     /// # Errors
     /// As for [`ArenaWriter::push`].
@@ -268,10 +276,10 @@ impl ArenaWriter {
         code: Code,
         id: IntentId,
         born: u64,
-    ) -> Result<RowId, TalaError> {
+    ) -> Result<(RowId, Code), TalaError> {
         self.check_dim(vector)?;
-        self.code = code;
-        self.append_own(vector, id, born)
+        let spent = std::mem::replace(&mut self.code, code);
+        Ok((self.append_own(vector, id, born)?, spent))
     }
 
     fn check_dim(&self, vector: &[f32]) -> Result<(), TalaError> {
@@ -381,6 +389,28 @@ mod tests {
         assert!(!arena.is_dead(row, 8) && arena.is_dead(row, 9));
         assert_eq!(arena.live_count(), 0);
         assert_eq!((arena.killed(0), arena.killed(1)), (Some(row), None));
+    }
+
+    #[test]
+    fn a_code_made_ahead_in_used_memory_is_that_of_a_push() {
+        let vector = |row: u8| -> Vec<f32> {
+            (0..70).map(|i| f32::from(row.wrapping_mul(37).wrapping_add(i)) - 100.0).collect()
+        };
+        let (pushed, mut pusher) = Arena::new(70);
+        let (coded, mut writer) = Arena::new(70);
+        writer.expect(5_000);
+        let mut spent = None;
+        for row in 0..200 {
+            pusher.push(&vector(row), id(row), 1).unwrap();
+            let code = coded.code_of(&vector(row), spent.take());
+            let (new, code) = writer.push_coded(&vector(row), code, id(row), 1).unwrap();
+            spent = Some(code);
+            assert_eq!(coded.row(new), pushed.row(new));
+            let norm = |arena: &Arena| arena.vector(new).unwrap().squared_norm();
+            assert_eq!(norm(&coded), norm(&pushed));
+            assert_eq!(coded.code(new.0), pushed.code(new.0));
+            assert_eq!(coded.coding(new.0), pushed.coding(new.0));
+        }
     }
 
     #[test]

@@ -55,11 +55,11 @@ type Memory<T> = super::zeroed::Zeroed<T>;
 #[cfg(any(loom, shuttle))]
 type Memory<T> = Box<[T]>;
 
-fn zeroed<T: Slot>(length: usize, is_walked: bool) -> Result<Memory<T>, Full> {
+fn zeroed<T: Slot>(length: usize, large_length: usize) -> Result<Memory<T>, Full> {
     #[cfg(not(any(loom, shuttle)))]
-    return Memory::new(length, is_walked);
+    return Memory::new(length, large_length);
     #[cfg(any(loom, shuttle))]
-    let _ = is_walked;
+    let _ = large_length;
     #[cfg(any(loom, shuttle))]
     return Ok((0..length).map(|_| T::default()).collect());
 }
@@ -82,10 +82,13 @@ struct Bucket<T> {
 
 impl<T: Slot> Bucket<T> {
     /// Room for `length` values. The alignment is made by leaving values out: memory for a type of
-    /// a large alignment is not asked of the system as zeroed but zeroed by hand, all of it.
-    fn new(length: usize, align_bytes: usize, is_walked: bool) -> Result<Self, Full> {
+    /// a large alignment is not asked of the system as zeroed but zeroed by hand, all of it. The first
+    /// `large_length` values are asked for in large pages.
+    fn new(length: usize, align_bytes: usize, large_length: usize) -> Result<Self, Full> {
         let skip_max = align_bytes.saturating_sub(1) / size_of::<T>().max(1);
-        let values = zeroed::<T>(length.checked_add(skip_max).ok_or(Full::Memory)?, is_walked)?;
+        let all = length.checked_add(skip_max).ok_or(Full::Memory)?;
+        let large = if large_length < length { large_length } else { all };
+        let values = zeroed::<T>(all, large)?;
         let skip = values.as_ptr().align_offset(align_bytes).min(skip_max);
         Ok(Self { values, skip })
     }
@@ -112,13 +115,29 @@ impl<T: Slot> Columns<T> {
     /// Makes room for entry `index`. New values are zero.
     pub(crate) fn reserve(&self, index: u32) -> Result<(), Full> {
         let place = place(index).ok_or(Full::Rows)?;
-        // `place` gives a bucket below `BUCKET_COUNT`.
-        let Some(bucket) = self.buckets.get(place.bucket) else { return Err(Full::Rows) };
+        self.reserve_bucket(place.bucket, if self.is_walked { usize::MAX } else { 0 })
+    }
+
+    /// Makes room for the entries below `end`, all of which are about to be written, in large pages
+    /// where they fill some. Room that is there already stays as it is.
+    pub(crate) fn reserve_to_fill(&self, end: u32) -> Result<(), Full> {
+        let Some(last) = end.checked_sub(1) else { return Ok(()) };
+        let last = place(last).ok_or(Full::Rows)?;
+        for bucket in 0..last.bucket {
+            self.reserve_bucket(bucket, usize::MAX)?;
+        }
+        let filled = (last.offset + 1).saturating_mul(self.width);
+        self.reserve_bucket(last.bucket, if self.is_walked { usize::MAX } else { filled })
+    }
+
+    fn reserve_bucket(&self, number: usize, large_length: usize) -> Result<(), Full> {
+        // Places have buckets below `BUCKET_COUNT`.
+        let Some(bucket) = self.buckets.get(number) else { return Err(Full::Rows) };
         if bucket.get().is_none() {
-            let entries = 1_usize << (place.bucket + FIRST_LOG2 as usize);
+            let entries = 1_usize << (number + FIRST_LOG2 as usize);
             let length = entries.checked_mul(self.width).ok_or(Full::Memory)?;
             // Only the one owner reserves; were there two, the first bucket set would stay.
-            let _ = bucket.set(Bucket::new(length, self.align_bytes, self.is_walked)?);
+            let _ = bucket.set(Bucket::new(length, self.align_bytes, large_length)?);
         }
         Ok(())
     }
@@ -194,6 +213,24 @@ mod tests {
         assert_eq!(place(ENTRIES_MAX - 1).unwrap().bucket, BUCKET_COUNT - 1);
         assert!(place(ENTRIES_MAX).is_none());
         assert_eq!(Columns::<AtomicU32>::new(1).reserve(ENTRIES_MAX), Err(Full::Rows));
+    }
+
+    #[test]
+    fn room_for_entries_to_come_is_there_at_once_and_no_other() {
+        for end in [0, 1, 1024, 1025, 5_000, 200_000] {
+            let columns = Columns::<AtomicU32>::aligned(3, 64);
+            columns.reserve_to_fill(end).unwrap();
+            for index in 0..end {
+                let entry = columns.get(index).unwrap();
+                assert!(entry.iter().all(|value| value.swap(7, Ordering::Relaxed) == 0));
+            }
+            // The first of the next bucket.
+            let after = (end + 1024).next_power_of_two() - 1024;
+            assert!(columns.get(after).is_none(), "{end}: {after}");
+            columns.reserve(after).unwrap();
+            assert!(columns.get(after).is_some());
+        }
+        assert_eq!(Columns::<AtomicU32>::new(1).reserve_to_fill(u32::MAX), Err(Full::Rows));
     }
 
     #[test]

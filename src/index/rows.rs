@@ -178,6 +178,13 @@ impl RowsWriter {
         Ok(row)
     }
 
+    /// Makes room for so many more rows, which are about to come: see [`Columns::reserve_to_fill`].
+    pub(crate) fn expect(&self, more: u32) -> Result<(), Full> {
+        let end = self.rows.len.load(Ordering::Relaxed).checked_add(more).ok_or(Full::Rows)?;
+        self.rows.quads.reserve_to_fill(end)?;
+        self.rows.codes.reserve_to_fill(end)
+    }
+
     /// Makes the staged row visible to readers; without one, nothing changes.
     pub(crate) fn publish(&mut self) {
         if std::mem::take(&mut self.staged) {

@@ -72,7 +72,7 @@ fn a_log_of_all_kinds_of_records_is_read_by_all_its_readers() {
     let accepted_len = path.metadata().unwrap().len();
     log.rotate(FileNumber(6)).unwrap();
 
-    let bytes = reread_from_disk(&RealDisk, &path).unwrap();
+    let bytes = reread_from_disk(&RealDisk, &path, Vec::new()).unwrap();
     let bound = Bound::Live { synced_outside: SeqNo::ZERO };
     let expected = Expected { file: FileNumber(5), first_seq: SeqNo(11), bound };
     let contents = read_log(&bytes, &expected).unwrap();

@@ -103,8 +103,9 @@ pub struct Options {
 const OURS: &str = "tala-store";
 
 /// The competitors of this program, in the order of the tables.
-const IN_RUST: [&str; 8] = [
+const IN_RUST: [&str; 9] = [
     OURS,
+    "tala-store-wide",
     "usearch-f32",
     "usearch-f32-fast",
     "usearch-f16",
@@ -123,7 +124,8 @@ const IN_PYTHON: [&str; 4] = ["hnswlib", "faiss-hnsw-flat", "faiss-hnsw-sq8", "s
 /// There is no such competitor, or standard input or output failed.
 pub fn work(name: &str) -> Result<(), Failure> {
     match name {
-        OURS => competitor::serve::<tala::Tala>(),
+        OURS => competitor::serve::<tala::Tala<1>>(),
+        "tala-store-wide" => competitor::serve::<tala::Tala<2>>(),
         "usearch-f32" => competitor::serve::<usearch::Usearch<usearch::F32>>(),
         "usearch-f32-fast" => competitor::serve::<usearch::Usearch<usearch::F32Fast>>(),
         "usearch-f16" => competitor::serve::<usearch::Usearch<usearch::F16>>(),

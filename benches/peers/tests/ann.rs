@@ -14,6 +14,7 @@ fn a_tiny_run_has_figures_of_every_competitor() {
     let dir = tempfile::tempdir().unwrap();
     let names = [
         "tala-store",
+        "tala-store-wide",
         "usearch-f32",
         "usearch-f32-fast",
         "usearch-f16",

@@ -3,6 +3,9 @@
 //! more than an index does: an insert stores the whole record, found by id and by time as well.
 //! Its rows are handed over by one thread and linked by as many as the build is allowed
 //! (`index_threads`); its processor time has those and the log's in it.
+//!
+//! Built twice, with a beam as wide as everybody's and with one that is twice as wide (`-wide`): that one
+//! takes about as long to build as SymphonyQG does, so that the two can be held against each other.
 
 use std::{sync::atomic::Ordering::Relaxed, thread};
 
@@ -19,8 +22,8 @@ use crate::{Failure, machine::version_of};
 /// Rows of one `insert_batch`.
 const BATCH: usize = 500;
 
-/// The competitor.
-pub struct Tala {
+/// The competitor, with a beam `WIDER` times as wide while building.
+pub struct Tala<const WIDER: usize> {
     base: Vectors,
     queries: Vectors,
     dim: usize,
@@ -30,7 +33,7 @@ pub struct Tala {
     threads: usize,
 }
 
-impl Tala {
+impl<const WIDER: usize> Tala<WIDER> {
     fn engine(&self) -> Result<&StorageEngine, Failure> {
         Ok(self.engine.as_ref().ok_or("there is no index")?)
     }
@@ -67,7 +70,7 @@ fn intent(number: usize, row: &[f32]) -> Intent {
     }
 }
 
-impl Competitor for Tala {
+impl<const WIDER: usize> Competitor for Tala<WIDER> {
     type Found = Vec<(IntentId, f32)>;
 
     fn open(job: &Job<'_>) -> Result<Self, Failure> {
@@ -76,7 +79,7 @@ impl Competitor for Tala {
             queries: Vectors::raw(&job.folder.join("queries.f32"), job.dim)?,
             dim: job.dim,
             m: job.m,
-            ef_construction: job.ef_construction,
+            ef_construction: job.ef_construction * WIDER,
             engine: None,
             threads: 1,
         })
@@ -86,10 +89,11 @@ impl Competitor for Tala {
         Opened {
             version: format!("{} of this tree", version_of("tala-store")),
             how: format!(
-                "in memory, public interface, default options, metrics on; insert_batch of {BATCH} \
-                 rows each with its whole record, then wait_indexed; as many threads of its own \
-                 link (index_threads) as insert; any vector length, not only unit length; says of \
-                 itself: StoreStats::index_bytes and the f32 rows"
+                "in memory, public interface, default options but ef_construction {}, metrics on; \
+                 insert_batch of {BATCH} rows each with its whole record, then wait_indexed; as many \
+                 threads of its own link (index_threads) as insert; any vector length, not only unit \
+                 length; says of itself: StoreStats::index_bytes and the f32 rows",
+                self.ef_construction
             ),
             incremental: true,
             counts_visits: true,

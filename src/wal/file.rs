@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,6 +31,28 @@ pub(crate) fn parse_log_name(name: &str) -> Option<FileNumber> {
     let number = FileNumber(digits.parse().ok()?);
     // Only the name that would be written counts, so that no two names have one number.
     (log_name(number) == name).then_some(number)
+}
+
+/// What is appended without a sync is written back in steps of so many bytes.
+const WRITE_BACK_BYTES: u64 = 1 << 20;
+
+/// How much of the open file the disk was asked to write. Left to the sync that ends the file, all of it
+/// would be written while every writer waits.
+#[derive(Default, Debug)]
+struct WriteBack {
+    /// Bytes from the beginning that the disk was asked to write, or has.
+    begun: u64,
+}
+
+impl WriteBack {
+    /// What the disk is to begin with, of a file of `len` bytes; it counts as begun.
+    fn due(&mut self, len: u64) -> Option<Range<u64>> {
+        let waiting = self.begun..len;
+        (len.saturating_sub(self.begun) >= WRITE_BACK_BYTES).then(|| {
+            self.begun = len;
+            waiting
+        })
+    }
 }
 
 /// Where a log writer puts its bytes.
@@ -143,6 +166,7 @@ pub(crate) struct DiskLog {
     open: OpenLog,
     /// Bytes of the open file.
     len: u64,
+    write_back: WriteBack,
     /// Whether a segment will cover all of it.
     is_sealed: bool,
     /// For those who write beside it.
@@ -162,8 +186,9 @@ impl DiskLog {
         let open = OpenLog::create(dir, number)?;
         let dir = dir.clone();
         let syncs = LogSyncs::default();
+        let write_back = WriteBack::default();
         let (prepared, ahead, failed) = (None, None, None);
-        Ok(Self { dir, open, len: 0, is_sealed: false, syncs, prepared, ahead, failed })
+        Ok(Self { dir, open, len: 0, write_back, is_sealed: false, syncs, prepared, ahead, failed })
     }
 
     /// What is known of its syncs.
@@ -209,6 +234,9 @@ impl LogFile for DiskLog {
             file.write_all_at(bytes, log.len)
                 .map_err(|error| failure(StorageOperation::Write, path, error))?;
             log.len += bytes.len() as u64;
+            if let Some(due) = log.write_back.due(log.len) {
+                file.begin_write_back(due.start, due.end - due.start);
+            }
             if let Some(ahead) = &mut log.ahead {
                 ahead.look(log.len);
             }
@@ -223,6 +251,7 @@ impl LogFile for DiskLog {
             log.syncs.begin();
             file.sync_data().map_err(|error| failure(StorageOperation::Sync, path, error))?;
             log.syncs.end(now_ns().saturating_sub(since_ns));
+            log.write_back.begun = log.len;
             Ok(())
         })
     }
@@ -258,6 +287,7 @@ impl LogFile for DiskLog {
                 ahead.begun(log.len, log.is_sealed);
             }
             log.len = 0;
+            log.write_back = WriteBack::default();
             log.is_sealed = false;
             Ok(())
         })
@@ -333,6 +363,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_synced_is_written_back_in_steps_and_once() {
+        let mut write_back = WriteBack::default();
+        let (mut len, mut next) = (0, 0);
+        for _ in 0..10_000 {
+            len += 1_600;
+            if let Some(due) = write_back.due(len) {
+                assert_eq!((due.start, due.end), (next, len), "all that came since");
+                next = len;
+            }
+            assert!(len - next < WRITE_BACK_BYTES);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = DiskLog::create(&StoreDir::real(dir.path()), FileNumber(1)).unwrap();
+        let megabyte = vec![7; WRITE_BACK_BYTES as usize];
+        log.append(&megabyte[1..]).unwrap();
+        assert_eq!(log.write_back.begun, 0);
+        log.append(&[7; 2]).unwrap();
+        assert_eq!(log.write_back.begun, WRITE_BACK_BYTES + 1);
+        log.append(b"x").unwrap();
+        log.sync().unwrap();
+        assert_eq!(log.write_back.begun, log.len, "a sync writes all there is");
+        log.rotate(FileNumber(2)).unwrap();
+        assert_eq!((log.write_back.begun, log.len), (0, 0));
+    }
+
+    #[test]
     fn an_existing_file_is_never_written_to() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("log_000001.wal"), b"precious").unwrap();
@@ -371,6 +427,7 @@ mod tests {
             dir,
             open,
             len: 0,
+            write_back: WriteBack::default(),
             is_sealed: false,
             syncs: LogSyncs::default(),
             prepared: None,

@@ -311,6 +311,11 @@ impl Scenario {
             .hot_capacity(self.hot_capacity)
             .log_bytes_max(self.log_bytes_max)
             .link_on_open(false)
+            // Of thousands of engines: each would clear megabytes for its histograms, and make a good
+            // graph, which no file has.
+            .histograms(false)
+            .m(4)
+            .ef_construction(8)
             .disk(Arc::new(disk.clone()))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! - `distance/in_cache`: what does a kernel cost when both vectors are in the first level cache,
 //!   and how much of it is ours beside the bare SIMD kernel?
-//! - `distance/from_memory`: and when the rows come in a random order from 320 MiB (64 MiB in a
-//!   quick run, of which the last level cache may hold a good part), as they do in a walk?
+//! - `distance/from_memory`: and when the rows come in a random order from 320 MiB (4 MiB in a
+//!   quick run, which caches hold), as they do in a walk?
 //!
 //! The order is known ahead, as a walk knows all neighbors of a node, so the processor may fetch a
 //! row while it computes with the one before.
@@ -82,7 +82,7 @@ fn in_cache(criterion: &mut Criterion) {
 }
 
 fn from_memory(criterion: &mut Criterion) {
-    let memory = LazyCell::new(|| Random(2).vector(sized(320 << 20, 64 << 20) / 4));
+    let memory = LazyCell::new(|| Random(2).vector(sized(320 << 20, 4 << 20) / 4));
     let mut group = criterion.benchmark_group("distance/from_memory");
     for &dim in sized(&DIMS[..], &QUICK_DIMS) {
         let query = Random(3).vector(dim);
@@ -167,7 +167,7 @@ fn codes_from_memory(criterion: &mut Criterion) {
     for &dim in sized(&DIMS[..], &QUICK_DIMS) {
         for path in KernelPath::available() {
             let bytes = code_bytes(dim);
-            let memory_bytes = sized(320 << 20, 64 << 20);
+            let memory_bytes = sized(320 << 20, 4 << 20);
             let world = LazyCell::new(|| {
                 let (probe, memory) = probe_and_memory(path, dim, memory_bytes);
                 (probe, memory, Random(4).order(memory_bytes / bytes))

@@ -65,8 +65,6 @@ fn by_level_and_clients(criterion: &mut Criterion, name: &str, is_linked: bool) 
     let intents = intents(sized(2_000, 200));
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    // A disk answers as it likes, and a quick run has no time to wait for figures that agree.
-    group.measurement_time(sized(Duration::from_secs(4), Duration::from_millis(300)));
     group.throughput(Throughput::Elements(intents.len() as u64));
     for (name, level) in LEVELS {
         for clients in CLIENTS {

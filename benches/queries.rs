@@ -6,7 +6,7 @@
 //!   `under ingest`, while another thread inserts as fast as the graph takes rows in? The store
 //!   grows meanwhile, by some thousand rows a second.
 //!
-//! A quick run has stores of 1,000 and 10,000 intents, and 1,000 for semantic questions.
+//! A quick run has stores of 200 and 1,000 intents, and 1,000 for semantic questions.
 //!
 //! Rows lie everywhere in memory as in any store. Linking 100,000 of them would take a minute, and
 //! questions by id and by time know nothing of the graph: so in those stores 100 embeddings repeat.
@@ -34,7 +34,7 @@ const QUERIES: usize = 500;
 const LAG_MAX: usize = 64;
 
 fn sizes() -> [usize; 2] {
-    sized([10_000, 100_000], [1_000, 10_000])
+    sized([10_000, 100_000], [200, 1_000])
 }
 
 /// A store to ask by id and by time.

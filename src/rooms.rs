@@ -95,6 +95,7 @@ mod parts {
             prefetch, quantize,
         },
         metrics::TrackedRwLock,
+        sync::stay_awake_never,
         wal::Stamp,
     };
     use crate::{disk::StoreDir, engine::repair_in, mapping, wal::DiskLog};

@@ -25,6 +25,8 @@ mod spin;
 mod stopwatch;
 
 pub use spin::Spin;
+#[cfg(all(feature = "internals", not(any(loom, shuttle))))]
+pub use spin::stay_awake_never;
 pub use stopwatch::Stopwatch;
 
 /// The order of a store that publishes what was written before it: Release. In models that have

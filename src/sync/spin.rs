@@ -9,7 +9,7 @@
 //!
 //! Nothing rests on it: after it everyone looks again and sleeps as if it had not been.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::{processors, stay_awake};
 
@@ -19,6 +19,16 @@ const RECEIVER_NS: u64 = 50_000;
 const CALLER_NS: u64 = 200_000;
 /// After so many tries in vain, one after the other, tries become no rarer: one in `1 << this`.
 const MISSES_MAX: u32 = 6;
+
+/// Whether nobody stays awake for what is made now. It orders nothing.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Has nobody stay awake, of all that is made from now on in this process: where it has many engines at
+/// once, as tests do, those who are awake only take the processors from all others.
+#[cfg(all(feature = "internals", not(any(loom, shuttle))))]
+pub fn stay_awake_never() {
+    NEVER.store(true, Relaxed);
+}
 
 /// Whether staying awake has paid of late. Its counters order nothing.
 #[derive(Debug)]
@@ -46,6 +56,7 @@ impl Spin {
     }
 
     fn new(budget_ns: u64, crowd_max: u32) -> Self {
+        let crowd_max = if NEVER.load(Relaxed) { 0 } else { crowd_max };
         Self {
             budget_ns,
             crowd_max,

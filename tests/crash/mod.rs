@@ -17,7 +17,10 @@ use std::{
 };
 
 use tala_core::{Intent, IntentId, IntentStore, TalaError};
-use tala_store::{Durability, EngineOptions, StorageEngine, rooms::verify_on};
+use tala_store::{
+    Durability, EngineOptions, StorageEngine,
+    rooms::{stay_awake_never, verify_on},
+};
 
 use crate::{
     common::{self, DIM, Model, id, outcome},
@@ -311,6 +314,11 @@ impl Scenario {
             .hot_capacity(self.hot_capacity)
             .log_bytes_max(self.log_bytes_max)
             .link_on_open(false)
+            // Of thousands of engines: each would clear megabytes for its histograms, and make a good
+            // graph, which no file has.
+            .histograms(false)
+            .m(4)
+            .ef_construction(8)
             .disk(Arc::new(disk.clone()))
     }
 
@@ -520,6 +528,8 @@ pub fn in_parallel<T: Send>(
     place: impl Fn(&T) -> String + Sync,
     work: impl Fn(T) + Sync,
 ) {
+    // A caller and a writer that are awake for each other take the processors from the other checkers.
+    stay_awake_never();
     let failure: Mutex<Option<String>> = Mutex::new(None);
     let (sender, receiver) = sync_channel::<T>(WAITING);
     let receiver = Mutex::new(receiver);

@@ -26,8 +26,10 @@ fn intents(batch: u64) -> Vec<Intent> {
     (batch * BATCH..(batch + 1) * BATCH).map(intent).collect()
 }
 
+/// With as little of a graph as there can be, which is in no log.
 fn options() -> EngineOptions {
-    StorageEngine::options(DIM).hot_capacity(1_000_000).link_on_open(false)
+    let options = StorageEngine::options(DIM).m(2).ef_construction(1);
+    options.hot_capacity(1_000_000).link_on_open(false)
 }
 
 /// How many zeros the file ends with.

@@ -605,7 +605,9 @@ impl Handle {
 
 impl DiskFile for Handle {
     fn byte_len(&self) -> io::Result<u64> {
-        self.read(Kind::Look).map(|bytes| bytes.len() as u64)
+        let state = &mut *self.disk.state();
+        self.ask_simple(state, Kind::Look)?;
+        Ok(state.volume.bytes(self.file()?).len() as u64)
     }
 
     fn read_whole(&self) -> io::Result<Vec<u8>> {

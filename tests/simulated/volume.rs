@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use tala_store::rooms::RoomAhead;
@@ -39,16 +40,22 @@ impl Change {
     fn apply(&self, file: &mut Vec<u8>) {
         match self {
             Self::Write { offset, bytes } => put(file, *offset, bytes),
-            Self::SetLen(len) => file.resize(*len, 0),
+            Self::SetLen(len) => {
+                file.truncate(*len);
+                lengthen(file, *len);
+            }
         }
     }
 }
 
+/// Fills up to this length with zeros; faster than one after the other.
+fn lengthen(file: &mut Vec<u8>, len: usize) {
+    file.extend_from_slice(&vec![0; len.saturating_sub(file.len())]);
+}
+
 fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
-    if file.len() < end {
-        file.resize(end, 0);
-    }
+    lengthen(file, end);
     file[offset..end].copy_from_slice(bytes);
 }
 
@@ -87,11 +94,40 @@ fn drop_in(names: &mut Names, path: &Path, entry: Entry) {
     names.insert(path.to_owned(), entry);
 }
 
+/// Bytes that are copied when one of those who share them changes them, and hashed once.
+#[derive(Clone, Default, Debug)]
+struct Bytes(Arc<(Vec<u8>, OnceLock<u64>)>);
+
+impl Bytes {
+    fn of(bytes: Vec<u8>) -> Self {
+        Self(Arc::new((bytes, OnceLock::new())))
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    fn change(&mut self, change: &Change) {
+        let (bytes, hash) = Arc::make_mut(&mut self.0);
+        change.apply(bytes);
+        hash.take();
+    }
+
+    fn hash(&self) -> u64 {
+        let (bytes, hash) = &*self.0;
+        *hash.get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            bytes.hash(&mut hasher);
+            hasher.finish()
+        })
+    }
+}
+
 /// The bytes of a file.
 #[derive(Clone, Default, Debug)]
 struct Inode {
-    live: Vec<u8>,
-    durable: Vec<u8>,
+    live: Bytes,
+    durable: Bytes,
     /// What `live` has and `durable` has not, in order; but for what a failed sync lost.
     unsynced: Vec<Change>,
 }
@@ -160,7 +196,7 @@ impl Volume {
 
     /// The bytes of a file as programs see them.
     pub fn bytes(&self, file: usize) -> &[u8] {
-        &self.files[file].live
+        self.files[file].live.as_slice()
     }
 
     /// Names in a directory.
@@ -194,12 +230,12 @@ impl Volume {
             }
             Op::Change(file, change) => {
                 let file = &mut self.files[*file];
-                change.apply(&mut file.live);
+                file.live.change(change);
                 file.unsynced.push(change.clone());
             }
             Op::Sync(file) => {
                 let file = &mut self.files[*file];
-                file.unsynced.drain(..).for_each(|change| change.apply(&mut file.durable));
+                file.unsynced.drain(..).for_each(|change| file.durable.change(&change));
             }
             Op::FailedSync(file, lost) => {
                 let file = &mut self.files[*file];
@@ -210,7 +246,7 @@ impl Volume {
                         Lost::Nothing => true,
                     };
                     if came {
-                        change.apply(&mut file.durable);
+                        file.durable.change(&change);
                     }
                 }
             }
@@ -225,7 +261,7 @@ impl Volume {
             Op::DropCached(file) => {
                 let file = &mut self.files[*file];
                 file.live.clone_from(&file.durable);
-                file.unsynced.iter().for_each(|change| change.apply(&mut file.live));
+                file.unsynced.iter().for_each(|change| file.live.change(change));
             }
         }
     }
@@ -282,7 +318,7 @@ impl Volume {
                 Entry::Dir => 0_u8.hash(&mut hasher),
                 Entry::File(file) => {
                     let Inode { live, durable, .. } = &self.files[*file];
-                    (live, durable).hash(&mut hasher);
+                    (live.hash(), durable.hash()).hash(&mut hasher);
                 }
             }
         }
@@ -304,7 +340,7 @@ impl Volume {
 }
 
 impl Inode {
-    fn cut(&self, random: &mut Random, survives: &mut impl FnMut(&mut Random) -> bool) -> Vec<u8> {
+    fn cut(&self, random: &mut Random, survives: &mut impl FnMut(&mut Random) -> bool) -> Bytes {
         let mut changes: Vec<&Change> = self.unsynced.iter().collect();
         if random.bits().is_multiple_of(4) {
             // What is not synced reaches the medium in any order.
@@ -312,7 +348,11 @@ impl Inode {
                 changes.swap(last, (random.bits() % (last as u64 + 1)) as usize);
             }
         }
-        let mut bytes = self.durable.clone();
+        let live_len = self.live.as_slice().len();
+        if changes.is_empty() && self.durable.as_slice().len() >= live_len {
+            return self.durable.clone();
+        }
+        let mut bytes = self.durable.as_slice().to_vec();
         for change in changes {
             match change {
                 Change::SetLen(_) if !survives(random) => {}
@@ -323,11 +363,12 @@ impl Inode {
             }
         }
         // The length is known and the bytes never came.
-        if bytes.len() < self.live.len() && random.bits().is_multiple_of(4) {
-            let more = random.bits() as usize % (self.live.len() - bytes.len() + 1);
-            bytes.resize(bytes.len() + more, 0);
+        if bytes.len() < live_len && random.bits().is_multiple_of(4) {
+            let more = random.bits() as usize % (live_len - bytes.len() + 1);
+            let len = bytes.len() + more;
+            lengthen(&mut bytes, len);
         }
-        bytes
+        Bytes::of(bytes)
     }
 }
 

@@ -589,12 +589,12 @@ impl Store {
         self.engine = open_on(self.disk.as_ref().expect("it was there before"), &options);
         self.options = options;
         if let End::PowerCut(_) = end {
-            let rows = self.engine.query_temporal(TimeRange { start: 0, end: u64::MAX }).unwrap();
+            // In the order of the log, which alone tells two states apart between which an intent was
+            // replaced by its like.
+            let rows: Vec<Intent> = self.engine.iter().unwrap().map(|(_, intent)| intent).collect();
             let is_it = |state: &&Vec<Intent>| {
-                let state = Model { rows: (*state).clone() };
-                let due = state.range(TimeRange { start: 0, end: u64::MAX });
-                due.len() == rows.len()
-                    && due.iter().zip(&rows).all(|(due, found)| is_same(due, found))
+                state.len() == rows.len()
+                    && state.iter().zip(&rows).all(|(due, found)| is_same(found, due))
             };
             let state = self.since_synced.iter().rev().find(is_it);
             let state = state.unwrap_or_else(|| {

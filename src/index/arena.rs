@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     distance::Vector,
-    kernels::{Quantized, code_bytes, pack, prefetch, quantize},
+    kernels::{Quantized, code_bytes, pack, prefetch, prefetch_start, quantize},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -202,6 +202,13 @@ impl Arena {
     pub fn prefetch(&self, row: RowId) {
         prefetch(self.rows.get(row.0).unwrap_or_default());
         prefetch(self.marks.get(row.0).unwrap_or_default());
+    }
+
+    /// Asks for what says how far a row's code is off.
+    pub(super) fn prefetch_error(&self, row: u32) {
+        if let Some(error) = self.errors.first(row) {
+            prefetch_start(error);
+        }
     }
 
     /// The id of a published row.

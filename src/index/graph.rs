@@ -231,6 +231,10 @@ impl<M: Metric> Graph<M> {
             }
             trail.keys.clear();
             trail.keys.extend(trail.beam.found());
+            if coded.is_some() {
+                // Which rows are ranked depends on it, so waiting for it holds up what comes after.
+                trail.keys.iter().for_each(|key| self.arena.prefetch_error(key.row()));
+            }
             ruler.refine(&mut trail.rows, &mut trail.keys);
             self.rank(&trail.keys, query, coded, &accept, best);
         });

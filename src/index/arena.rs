@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tala_core::{IntentId, TalaError};
 
 use super::{
-    columns::{Columns, place},
-    rows::{Rows, RowsWriter},
+    columns::{Buckets, Columns, place},
+    rows::{self, Rows, RowsWriter},
 };
 use crate::{
     distance::Vector,
@@ -183,11 +183,9 @@ impl Arena {
         self.scales.first(row)
     }
 
-    /// [`Arena::code`] and [`Arena::scale_slot`].
-    #[inline]
-    pub(super) fn coded(&self, row: u32) -> Option<(&[u8], &AtomicU32)> {
-        let place = place(row)?;
-        Some((self.rows.code_at(place)?, self.scales.first_at(place)?))
+    /// Codes and scales, for who looks up many.
+    pub(super) fn codes(&self) -> Codes<'_> {
+        Codes { codes: self.rows.codes(), scales: self.scales.buckets(), arena: self }
     }
 
     /// The scale of a published row's code, and how far the code is off: the length of the
@@ -246,6 +244,31 @@ impl Arena {
             return None;
         }
         Some(RowId(self.killed.first(index)?.load(Ordering::Relaxed)))
+    }
+}
+
+/// Codes and scales of an arena, those of rows that were published at one moment close at hand.
+pub(super) struct Codes<'a> {
+    codes: rows::Codes<'a>,
+    scales: Buckets<'a, AtomicU32>,
+    arena: &'a Arena,
+}
+
+impl<'a> Codes<'a> {
+    /// [`Arena::code`] and [`Arena::scale_slot`].
+    #[inline]
+    pub(super) fn get(&self, row: u32) -> Option<(&'a [u8], &'a AtomicU32)> {
+        let place = place(row)?;
+        match (self.codes.get_at(place), self.scales.only_at(place)) {
+            (Some(code), Some(scale)) => Some((code, scale)),
+            _ => self.get_later(row),
+        }
+    }
+
+    /// Of a row that was published since.
+    #[cold]
+    fn get_later(&self, row: u32) -> Option<(&'a [u8], &'a AtomicU32)> {
+        Some((self.arena.code(row)?, self.arena.scale_slot(row)?))
     }
 }
 

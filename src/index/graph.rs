@@ -404,7 +404,7 @@ impl<M: Metric> Graph<M> {
                 let before = nearest;
                 // What was met before is no nearer than the nearest of all that were met.
                 let slots = self.slots(before.row(), above);
-                take_new(marks, linked(slots), slots.len(), rows);
+                let rows = take_new(marks, linked(slots), slots.len(), rows);
                 keys.clear();
                 ruler.keys_on_walk(rows, keys);
                 seen.visited += keys.len();
@@ -454,7 +454,7 @@ impl<M: Metric> Graph<M> {
                 prefetch(self.slots(next.row(), level));
             }
             let slots = self.slots(nearest.row(), level);
-            take_new(marks, linked(slots), slots.len(), rows);
+            let rows = take_new(marks, linked(slots), slots.len(), rows);
             keys.clear();
             ruler.keys_on_walk(rows, keys);
             seen.visited += keys.len();

@@ -15,7 +15,11 @@
 
 use std::marker::PhantomData;
 
-use super::{arena::Arena, metric::Metric, walk::Key};
+use super::{
+    arena::{Arena, Codes},
+    metric::Metric,
+    walk::Key,
+};
 use crate::{
     distance::Vector,
     ids::RowId,
@@ -79,12 +83,13 @@ impl Coded {
 pub(super) struct Ruler<'a, M> {
     pub(super) arena: &'a Arena,
     pub(super) point: Point<'a>,
+    codes: Codes<'a>,
     metric: PhantomData<M>,
 }
 
 impl<'a, M: Metric> Ruler<'a, M> {
     pub(super) fn new(arena: &'a Arena, point: Point<'a>) -> Self {
-        Self { arena, point, metric: PhantomData }
+        Self { arena, point, codes: arena.codes(), metric: PhantomData }
     }
 
     /// The key of a row.
@@ -166,14 +171,15 @@ impl<'a, M: Metric> Ruler<'a, M> {
         let mut codes: [&[u8]; CHUNK] = [&[]; CHUNK];
         let mut scales: [Option<&AtomicU32>; CHUNK] = [None; CHUNK];
         for ((code, scale), row) in codes.iter_mut().zip(&mut scales).zip(rows) {
-            if let Some((whole, slot)) = self.arena.coded(*row) {
+            if let Some((whole, slot)) = self.codes.get(*row) {
                 (*code, *scale) = (part_of(whole), Some(slot));
                 prefetch_start(slot);
             }
         }
         let codes = codes.get(..rows.len()).unwrap_or_default();
-        codes.iter().take(AHEAD).for_each(|code| prefetch_lines(code));
-        let mut ahead = codes.iter().skip(AHEAD);
+        let (first, ahead) = codes.split_at(codes.len().min(AHEAD));
+        first.iter().for_each(|code| prefetch_lines(code));
+        let mut ahead = ahead.iter();
         let ((fours, rest), (codes, rest_codes)) = (rows.as_chunks::<4>(), codes.as_chunks::<4>());
         let mut scales = scales.iter();
         let mut push = |row, product| {

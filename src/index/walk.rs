@@ -161,23 +161,27 @@ pub(super) struct Trail {
 
 /// Puts those of `neighbors`, `len` at most, into `rows` that the walk comes by for the first time.
 #[inline]
-pub(super) fn take_new(
+pub(super) fn take_new<'r>(
     marks: &mut Marks,
     neighbors: impl Iterator<Item = u32>,
     len: usize,
-    rows: &mut Vec<u32>,
-) {
-    rows.clear();
-    rows.resize(len, 0);
+    rows: &'r mut Vec<u32>,
+) -> &'r [u32] {
+    if rows.len() < len {
+        rows.resize(len, 0);
+    }
+    let (visited, walk) = (marks.visited.as_mut_slice(), marks.walk);
+    let room = rows.as_mut_slice();
     let mut count = 0;
     for neighbor in neighbors {
         // The next one overwrites what is not new.
-        if let Some(slot) = rows.get_mut(count) {
-            *slot = neighbor;
-        }
-        count += usize::from(marks.visit(neighbor));
+        let Some(slot) = room.get_mut(count) else { break };
+        *slot = neighbor;
+        let Some(last) = visited.get_mut(neighbor as usize) else { continue };
+        // Without a branch: half of the neighbors of a node are new, in no order.
+        count += usize::from(std::mem::replace(last, walk) != walk);
     }
-    rows.truncate(count);
+    room.get(..count).unwrap_or_default()
 }
 
 /// The memory of one search.

@@ -164,6 +164,11 @@ impl Arena {
         self.rows.code_bytes() > 0
     }
 
+    /// Bytes of a code.
+    pub(super) fn code_bytes(&self) -> usize {
+        self.rows.code_bytes()
+    }
+
     /// The code of a published row: bytes of [`crate::kernels`], of the direction of the vector.
     #[inline]
     pub fn code(&self, row: u32) -> Option<&[u8]> {

@@ -58,6 +58,12 @@ impl Marks {
         });
     }
 
+    /// Whether this walk has not come by `row` yet.
+    #[inline]
+    pub(super) fn is_new(&self, row: u32) -> bool {
+        self.visited.get(row as usize).is_some_and(|last| *last != self.walk)
+    }
+
     /// Whether this walk comes by `row` for the first time.
     #[inline]
     pub(super) fn visit(&mut self, row: u32) -> bool {
@@ -137,16 +143,25 @@ impl Beam {
         nearest
     }
 
-    /// A guess at what [`Beam::pop`] will give: right unless something nearer is met.
-    pub(super) fn peek(&self) -> Option<Key> {
-        let rest = self.entries.get(self.next..)?;
-        rest.iter().find(|entry| **entry & 1 == 0).map(|entry| Key(entry >> 1))
+    /// A guess at what [`Beam::pop`] will give, one after the other: right unless something nearer is
+    /// met.
+    pub(super) fn upcoming(&self) -> impl Iterator<Item = Key> {
+        let rest = self.entries.get(self.next..).unwrap_or_default();
+        rest.iter().filter(|entry| **entry & 1 == 0).map(|entry| Key(entry >> 1))
     }
 
     /// What was found, nearest first.
     pub(super) fn found(&self) -> impl Iterator<Item = Key> {
         self.entries.iter().map(|entry| Key(entry >> 1))
     }
+}
+
+/// What a walk has asked for ahead of its turn, by node.
+pub(super) struct Asked {
+    /// The nodes that were likely next, and whose lists are near.
+    pub(super) lists: [u32; 2],
+    /// The last node whose neighbors' codes were asked for.
+    pub(super) neighbors: u32,
 }
 
 /// The memory of one walk over one level.
@@ -258,7 +273,7 @@ mod tests {
             beam.insert(key(distance));
         }
         assert!(!beam.admits(key(9.0)) && !beam.admits(key(10.0)) && beam.admits(key(8.0)));
-        assert_eq!(beam.peek(), Some(key(2.0)));
+        assert_eq!(beam.upcoming().collect::<Vec<_>>(), [key(2.0), key(5.0), key(9.0)]);
         assert_eq!(beam.pop(), Some(key(2.0)));
         beam.insert(key(1.0));
         assert_eq!(beam.pop(), Some(key(1.0)));

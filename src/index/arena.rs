@@ -10,12 +10,12 @@ use std::sync::Arc;
 use tala_core::{IntentId, TalaError};
 
 use super::{
-    columns::{Columns, place},
-    rows::{Rows, RowsWriter},
+    columns::{Buckets, Columns, place},
+    rows::{self, Rows, RowsWriter},
 };
 use crate::{
     distance::Vector,
-    kernels::{Quantized, code_bytes, pack, prefetch, quantize},
+    kernels::{Quantized, code_bytes, pack, prefetch, prefetch_start, quantize},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -165,6 +165,11 @@ impl Arena {
         self.rows.code_bytes() > 0
     }
 
+    /// Bytes of a code.
+    pub(super) fn code_bytes(&self) -> usize {
+        self.rows.code_bytes()
+    }
+
     /// The code of a published row: bytes of [`crate::kernels`], of the direction of the vector.
     #[inline]
     pub fn code(&self, row: u32) -> Option<&[u8]> {
@@ -184,11 +189,9 @@ impl Arena {
         self.scales.first(row)
     }
 
-    /// [`Arena::code`] and [`Arena::scale_slot`].
-    #[inline]
-    pub(super) fn coded(&self, row: u32) -> Option<(&[u8], &AtomicU32)> {
-        let place = place(row)?;
-        Some((self.rows.code_at(place)?, self.scales.first_at(place)?))
+    /// Codes and scales, for who looks up many.
+    pub(super) fn codes(&self) -> Codes<'_> {
+        Codes { codes: self.rows.codes(), scales: self.scales.buckets(), arena: self }
     }
 
     /// The scale of a published row's code, and how far the code is off: the length of the
@@ -203,6 +206,13 @@ impl Arena {
     pub fn prefetch(&self, row: RowId) {
         prefetch(self.rows.get(row.0).unwrap_or_default());
         prefetch(self.marks.get(row.0).unwrap_or_default());
+    }
+
+    /// Asks for what says how far a row's code is off.
+    pub(super) fn prefetch_error(&self, row: u32) {
+        if let Some(error) = self.errors.first(row) {
+            prefetch_start(error);
+        }
     }
 
     /// The id of a published row.
@@ -240,6 +250,31 @@ impl Arena {
             return None;
         }
         Some(RowId(self.killed.first(index)?.load(Ordering::Relaxed)))
+    }
+}
+
+/// Codes and scales of an arena, those of rows that were published at one moment close at hand.
+pub(super) struct Codes<'a> {
+    codes: rows::Codes<'a>,
+    scales: Buckets<'a, AtomicU32>,
+    arena: &'a Arena,
+}
+
+impl<'a> Codes<'a> {
+    /// [`Arena::code`] and [`Arena::scale_slot`].
+    #[inline]
+    pub(super) fn get(&self, row: u32) -> Option<(&'a [u8], &'a AtomicU32)> {
+        let place = place(row)?;
+        match (self.codes.get_at(place), self.scales.only_at(place)) {
+            (Some(code), Some(scale)) => Some((code, scale)),
+            _ => self.get_later(row),
+        }
+    }
+
+    /// Of a row that was published since.
+    #[cold]
+    fn get_later(&self, row: u32) -> Option<(&'a [u8], &'a AtomicU32)> {
+        Some((self.arena.code(row)?, self.arena.scale_slot(row)?))
     }
 }
 

@@ -115,7 +115,7 @@ impl<T: Slot> Columns<T> {
     /// Makes room for entry `index`. New values are zero.
     pub(crate) fn reserve(&self, index: u32) -> Result<(), Full> {
         let place = place(index).ok_or(Full::Rows)?;
-        self.reserve_bucket(place.bucket, if self.is_walked { usize::MAX } else { 0 })
+        self.reserve_bucket(place.bucket(), if self.is_walked { usize::MAX } else { 0 })
     }
 
     /// Makes room for the entries below `end`, all of which are about to be written, in large pages
@@ -123,11 +123,11 @@ impl<T: Slot> Columns<T> {
     pub(crate) fn reserve_to_fill(&self, end: u32) -> Result<(), Full> {
         let Some(last) = end.checked_sub(1) else { return Ok(()) };
         let last = place(last).ok_or(Full::Rows)?;
-        for bucket in 0..last.bucket {
+        for bucket in 0..last.bucket() {
             self.reserve_bucket(bucket, usize::MAX)?;
         }
         let filled = (last.offset + 1).saturating_mul(self.width);
-        self.reserve_bucket(last.bucket, if self.is_walked { usize::MAX } else { filled })
+        self.reserve_bucket(last.bucket(), if self.is_walked { usize::MAX } else { filled })
     }
 
     fn reserve_bucket(&self, number: usize, large_length: usize) -> Result<(), Full> {
@@ -150,9 +150,19 @@ impl<T: Slot> Columns<T> {
     /// [`Columns::get`] of an entry whose place is known.
     #[inline]
     pub(crate) fn get_at(&self, place: Place) -> Option<&[T]> {
-        let Bucket { values, skip } = self.buckets.get(place.bucket)?.get()?;
+        let Bucket { values, skip } = self.buckets.get(place.bucket())?.get()?;
         let start = skip + place.offset * self.width;
         values.get(start..start + self.width)
+    }
+
+    /// The buckets that there are, up to the first that is not.
+    pub(crate) fn buckets(&self) -> Buckets<'_, T> {
+        let mut by_log2: [&[T]; u32::BITS as usize] = [&[]; u32::BITS as usize];
+        for (entries, bucket) in by_log2.iter_mut().skip(FIRST_LOG2 as usize).zip(&self.buckets) {
+            let Some(Bucket { values, skip }) = bucket.get() else { break };
+            *entries = values.get(*skip..).unwrap_or_default();
+        }
+        Buckets { width: self.width, by_log2 }
     }
 
     /// The first value of entry `index`, or `None` where no room was made for it.
@@ -163,7 +173,7 @@ impl<T: Slot> Columns<T> {
     /// [`Columns::first`] of an entry whose place is known.
     #[inline]
     pub(crate) fn first_at(&self, place: Place) -> Option<&T> {
-        let Bucket { values, skip } = self.buckets.get(place.bucket)?.get()?;
+        let Bucket { values, skip } = self.buckets.get(place.bucket())?.get()?;
         values.get(skip + place.offset * self.width)
     }
 }
@@ -172,7 +182,8 @@ impl<T: Slot> Columns<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     index: u32,
-    bucket: usize,
+    /// Of the length of its bucket.
+    log2: u32,
     offset: usize,
 }
 
@@ -181,8 +192,7 @@ pub(crate) struct Place {
 pub(crate) fn place(index: u32) -> Option<Place> {
     let shifted = index.checked_add(1 << FIRST_LOG2)?;
     let log2 = shifted.ilog2();
-    let (bucket, offset) = ((log2 - FIRST_LOG2) as usize, (shifted - (1 << log2)) as usize);
-    Some(Place { index, bucket, offset })
+    Some(Place { index, log2, offset: (shifted ^ (1 << log2)) as usize })
 }
 
 impl Place {
@@ -190,6 +200,34 @@ impl Place {
     #[inline]
     pub(crate) fn index(self) -> u32 {
         self.index
+    }
+
+    #[inline]
+    fn bucket(self) -> usize {
+        (self.log2 - FIRST_LOG2) as usize
+    }
+}
+
+/// The buckets that a [`Columns`] had at one moment, for who looks up many entries: without asking
+/// each time whether a bucket is there, and where it begins. Entries of later buckets are not found.
+pub(crate) struct Buckets<'a, T> {
+    width: usize,
+    /// By the logarithm of their lengths, from their first entries on.
+    by_log2: [&'a [T]; u32::BITS as usize],
+}
+
+impl<'a, T> Buckets<'a, T> {
+    /// The values of an entry.
+    #[inline]
+    pub(crate) fn get_at(&self, place: Place) -> Option<&'a [T]> {
+        let start = place.offset * self.width;
+        self.by_log2.get(place.log2 as usize)?.get(start..start + self.width)
+    }
+
+    /// The first value of an entry of one value.
+    #[inline]
+    pub(crate) fn only_at(&self, place: Place) -> Option<&'a T> {
+        self.by_log2.get(place.log2 as usize)?.get(place.offset)
     }
 }
 
@@ -204,13 +242,13 @@ mod tests {
         let mut expected = (0, 0);
         for index in 0..100_000 {
             let place = place(index).unwrap();
-            assert_eq!((place.bucket, place.offset), expected);
+            assert_eq!((place.bucket(), place.offset), expected);
             expected.1 += 1;
             if expected.1 == 1 << (FIRST_LOG2 as usize + expected.0) {
                 expected = (expected.0 + 1, 0);
             }
         }
-        assert_eq!(place(ENTRIES_MAX - 1).unwrap().bucket, BUCKET_COUNT - 1);
+        assert_eq!(place(ENTRIES_MAX - 1).unwrap().bucket(), BUCKET_COUNT - 1);
         assert!(place(ENTRIES_MAX).is_none());
         assert_eq!(Columns::<AtomicU32>::new(1).reserve(ENTRIES_MAX), Err(Full::Rows));
     }
@@ -247,5 +285,33 @@ mod tests {
         assert_eq!(first[2].load(Ordering::Relaxed), 7);
         assert_eq!(columns.get(4_999).unwrap().len(), 3);
         assert_eq!(columns.first(4_999).unwrap().load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn buckets_lead_to_the_same_entries_and_not_to_those_of_later_ones() {
+        let (wide, narrow) = (Columns::<AtomicU32>::aligned(3, 64), Columns::new(1));
+        let reserve = |end| {
+            for index in 0..end {
+                wide.reserve(index).unwrap();
+                narrow.reserve(index).unwrap();
+            }
+        };
+        reserve(2_000);
+        let (wide_then, narrow_then): (_, Buckets<'_, AtomicU32>) =
+            (wide.buckets(), narrow.buckets());
+        reserve(10_000);
+        let mut found = 0;
+        for place in (0..10_000).filter_map(place) {
+            let (entry, value) = (wide_then.get_at(place), narrow_then.only_at(place));
+            assert_eq!(entry.is_some(), value.is_some());
+            if let (Some(entry), Some(value)) = (entry, value) {
+                assert!(std::ptr::eq(entry, wide.get_at(place).unwrap()));
+                assert!(std::ptr::eq(value, narrow.first_at(place).unwrap()));
+                found += 1;
+            }
+        }
+        // All of the buckets that there were, which had room for more.
+        assert_eq!(found, 3 << FIRST_LOG2);
+        assert!(wide_then.get_at(place(ENTRIES_MAX - 1).unwrap()).is_none());
     }
 }

@@ -27,7 +27,7 @@ use super::{
     point::{Coded, Point, Ruler},
     search::Best,
     trust::Sight,
-    walk::{Key, Scratch, Trail, take_new, with_scratch},
+    walk::{Asked, Beam, Key, Scratch, Trail, take_new, with_scratch},
 };
 use crate::{
     distance::Vector,
@@ -231,6 +231,10 @@ impl<M: Metric> Graph<M> {
             }
             trail.keys.clear();
             trail.keys.extend(trail.beam.found());
+            if coded.is_some() {
+                // Which rows are ranked depends on it, so waiting for it holds up what comes after.
+                trail.keys.iter().for_each(|key| self.arena.prefetch_error(key.row()));
+            }
             ruler.refine(&mut trail.rows, &mut trail.keys);
             self.rank(&trail.keys, query, coded, &accept, best);
         });
@@ -400,7 +404,7 @@ impl<M: Metric> Graph<M> {
                 let before = nearest;
                 // What was met before is no nearer than the nearest of all that were met.
                 let slots = self.slots(before.row(), above);
-                take_new(marks, linked(slots), slots.len(), rows);
+                let rows = take_new(marks, linked(slots), slots.len(), rows);
                 keys.clear();
                 ruler.keys_on_walk(rows, keys);
                 seen.visited += keys.len();
@@ -432,6 +436,8 @@ impl<M: Metric> Graph<M> {
         beam.begin(ef);
         keys.clear();
         keys.extend(entries.iter().filter(|entry| marks.visit(entry.row())));
+        let is_far = level == 0 && ruler.is_far();
+        let mut asked = Asked { lists: [NONE; 2], neighbors: NONE };
         loop {
             for key in keys.iter().copied() {
                 if !beam.admits(key) {
@@ -446,14 +452,39 @@ impl<M: Metric> Graph<M> {
                 }
             }
             let Some(nearest) = beam.pop() else { break };
-            if let Some(next) = beam.peek() {
+            let mut next_list = None;
+            if is_far {
+                next_list = self.look_ahead(beam, &mut asked, level);
+            } else if let Some(next) = beam.upcoming().next() {
                 prefetch(self.slots(next.row(), level));
             }
             let slots = self.slots(nearest.row(), level);
-            take_new(marks, linked(slots), slots.len(), rows);
+            let rows = take_new(marks, linked(slots), slots.len(), rows);
+            if let Some(list) = next_list {
+                // While these are on their way, the codes that were asked for before are compared.
+                ruler.prefetch_on_walk(linked(list).filter(|row| marks.is_new(*row)));
+            }
             keys.clear();
             ruler.keys_on_walk(rows, keys);
             seen.visited += keys.len();
         }
+    }
+
+    /// Asks for the lists of the two nodes that are likely next. Returns the list of the first, if
+    /// it was asked for a node ago, so that it is there by now, and its neighbors were not.
+    fn look_ahead(&self, beam: &Beam, asked: &mut Asked, level: usize) -> Option<&[AtomicU32]> {
+        let before = std::mem::replace(&mut asked.lists, [NONE; 2]);
+        for (list, next) in asked.lists.iter_mut().zip(beam.upcoming()) {
+            *list = next.row();
+            if !before.contains(list) {
+                prefetch(self.slots(*list, level));
+            }
+        }
+        let [next, _] = asked.lists;
+        if next == NONE || next == asked.neighbors || !before.contains(&next) {
+            return None;
+        }
+        asked.neighbors = next;
+        Some(self.slots(next, level))
     }
 }

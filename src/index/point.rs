@@ -15,7 +15,11 @@
 
 use std::marker::PhantomData;
 
-use super::{arena::Arena, metric::Metric, walk::Key};
+use super::{
+    arena::{Arena, Codes},
+    metric::Metric,
+    walk::Key,
+};
 use crate::{
     distance::Vector,
     ids::RowId,
@@ -28,6 +32,10 @@ const AHEAD: usize = 8;
 
 /// Rows that are looked at in one go: the neighbors of a node, mostly.
 const CHUNK: usize = 32;
+
+/// With more bytes of codes than this, walks fetch most of what they read from memory. Few in tests,
+/// so that theirs do as well.
+const FAR_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 16 << 20 };
 
 /// What rounding adds to the difference of two similarities in f32, of vectors of `dim` components:
 /// sums of products are added up in eight lanes or more.
@@ -79,12 +87,13 @@ impl Coded {
 pub(super) struct Ruler<'a, M> {
     pub(super) arena: &'a Arena,
     pub(super) point: Point<'a>,
+    codes: Codes<'a>,
     metric: PhantomData<M>,
 }
 
 impl<'a, M: Metric> Ruler<'a, M> {
     pub(super) fn new(arena: &'a Arena, point: Point<'a>) -> Self {
-        Self { arena, point, metric: PhantomData }
+        Self { arena, point, codes: arena.codes(), metric: PhantomData }
     }
 
     /// The key of a row.
@@ -111,6 +120,28 @@ impl<'a, M: Metric> Ruler<'a, M> {
             Point::Coded(_, _, detail) => detail,
         };
         self.keys_in(rows, detail, keys);
+    }
+
+    /// Whether what walks read of the codes is more than caches hold.
+    pub(super) fn is_far(&self) -> bool {
+        let Point::Coded(_, _, detail) = self.point else { return false };
+        let bytes = u64::from(self.arena.len()) * self.arena.code_bytes() as u64;
+        let bytes_read = if detail == Detail::High { bytes / 2 } else { bytes };
+        bytes_read > FAR_BYTES
+    }
+
+    /// Asks for what [`Ruler::keys_on_walk`] will read of these rows.
+    #[inline]
+    pub(super) fn prefetch_on_walk(&self, rows: impl Iterator<Item = u32>) {
+        let Point::Coded(_, _, detail) = self.point else { return };
+        for row in rows {
+            let Some((code, scale)) = self.codes.get(row) else { continue };
+            prefetch_start(scale);
+            match detail {
+                Detail::High => prefetch_lines(code.get(..code.len() / 2).unwrap_or_default()),
+                Detail::Whole => prefetch_lines(code),
+            }
+        }
     }
 
     /// Makes keys of a walk those of [`Ruler::keys`], and sorts them.
@@ -166,14 +197,15 @@ impl<'a, M: Metric> Ruler<'a, M> {
         let mut codes: [&[u8]; CHUNK] = [&[]; CHUNK];
         let mut scales: [Option<&AtomicU32>; CHUNK] = [None; CHUNK];
         for ((code, scale), row) in codes.iter_mut().zip(&mut scales).zip(rows) {
-            if let Some((whole, slot)) = self.arena.coded(*row) {
+            if let Some((whole, slot)) = self.codes.get(*row) {
                 (*code, *scale) = (part_of(whole), Some(slot));
                 prefetch_start(slot);
             }
         }
         let codes = codes.get(..rows.len()).unwrap_or_default();
-        codes.iter().take(AHEAD).for_each(|code| prefetch_lines(code));
-        let mut ahead = codes.iter().skip(AHEAD);
+        let (first, ahead) = codes.split_at(codes.len().min(AHEAD));
+        first.iter().for_each(|code| prefetch_lines(code));
+        let mut ahead = ahead.iter();
         let ((fours, rest), (codes, rest_codes)) = (rows.as_chunks::<4>(), codes.as_chunks::<4>());
         let mut scales = scales.iter();
         let mut push = |row, product| {

@@ -9,7 +9,7 @@
 
 use std::{cell::UnsafeCell, sync::Arc};
 
-use super::columns::{Columns, ENTRIES_MAX, Full, Place, place};
+use super::columns::{Buckets, Columns, ENTRIES_MAX, Full, Place, place};
 use crate::sync::{
     atomic::{AtomicU32, Ordering},
     release,
@@ -140,6 +140,36 @@ impl Rows {
         // zeroed memory or a write before the row was published initialised them.
         Some(unsafe { std::slice::from_raw_parts(quads.as_ptr().cast::<u8>(), self.code_bytes) })
     }
+
+    /// The codes of the rows that are published now.
+    pub(crate) fn codes(&self) -> Codes<'_> {
+        // The buckets of what is published are there before the number is raised.
+        let len = self.len();
+        Codes { rows: self, len, buckets: self.codes.buckets() }
+    }
+}
+
+/// The codes of rows that were published at one moment, for who looks up many.
+pub(crate) struct Codes<'a> {
+    rows: &'a Rows,
+    len: u32,
+    buckets: Buckets<'a, UnsafeCell<CodeQuad>>,
+}
+
+impl<'a> Codes<'a> {
+    /// The code of a row that was published then.
+    #[inline]
+    pub(crate) fn get_at(&self, place: Place) -> Option<&'a [u8]> {
+        if place.index() >= self.len {
+            return None;
+        }
+        let quads: &[UnsafeCell<CodeQuad>] = self.buckets.get_at(place)?;
+        #[cfg(loom)]
+        self.rows.watched.first_at(place)?.with(|_| ());
+        let code_bytes = self.rows.code_bytes;
+        // SAFETY: as in `Rows::code_at`: `len` was loaded with Acquire, and the row is below it.
+        Some(unsafe { std::slice::from_raw_parts(quads.as_ptr().cast::<u8>(), code_bytes) })
+    }
 }
 
 impl RowsWriter {
@@ -236,6 +266,23 @@ mod tests {
                 assert!(got[dim..].iter().all(|byte| *byte == 0));
             }
             assert_eq!(rows.len(), count);
+        }
+    }
+
+    #[test]
+    fn codes_of_one_moment_are_those_of_the_rows_that_were_published_then() {
+        let (rows, mut writer) = Rows::new(3, 64);
+        let mut push = |number: u32| {
+            writer.stage(&[0.0; 3], &number.to_le_bytes()).unwrap();
+            writer.publish();
+        };
+        (0..1_500).for_each(&mut push);
+        let codes = rows.codes();
+        (1_500..5_000).for_each(&mut push);
+        for place in (0..6_000).filter_map(place) {
+            let code = codes.get_at(place);
+            assert_eq!(code.is_some(), place.index() < 1_500);
+            assert!(code.is_none_or(|code| std::ptr::eq(code, rows.code_at(place).unwrap())));
         }
     }
 

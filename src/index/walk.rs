@@ -58,6 +58,12 @@ impl Marks {
         });
     }
 
+    /// Whether this walk has not come by `row` yet.
+    #[inline]
+    pub(super) fn is_new(&self, row: u32) -> bool {
+        self.visited.get(row as usize).is_some_and(|last| *last != self.walk)
+    }
+
     /// Whether this walk comes by `row` for the first time.
     #[inline]
     pub(super) fn visit(&mut self, row: u32) -> bool {
@@ -137,16 +143,25 @@ impl Beam {
         nearest
     }
 
-    /// A guess at what [`Beam::pop`] will give: right unless something nearer is met.
-    pub(super) fn peek(&self) -> Option<Key> {
-        let rest = self.entries.get(self.next..)?;
-        rest.iter().find(|entry| **entry & 1 == 0).map(|entry| Key(entry >> 1))
+    /// A guess at what [`Beam::pop`] will give, one after the other: right unless something nearer is
+    /// met.
+    pub(super) fn upcoming(&self) -> impl Iterator<Item = Key> {
+        let rest = self.entries.get(self.next..).unwrap_or_default();
+        rest.iter().filter(|entry| **entry & 1 == 0).map(|entry| Key(entry >> 1))
     }
 
     /// What was found, nearest first.
     pub(super) fn found(&self) -> impl Iterator<Item = Key> {
         self.entries.iter().map(|entry| Key(entry >> 1))
     }
+}
+
+/// What a walk has asked for ahead of its turn, by node.
+pub(super) struct Asked {
+    /// The nodes that were likely next, and whose lists are near.
+    pub(super) lists: [u32; 2],
+    /// The last node whose neighbors' codes were asked for.
+    pub(super) neighbors: u32,
 }
 
 /// The memory of one walk over one level.
@@ -161,23 +176,27 @@ pub(super) struct Trail {
 
 /// Puts those of `neighbors`, `len` at most, into `rows` that the walk comes by for the first time.
 #[inline]
-pub(super) fn take_new(
+pub(super) fn take_new<'r>(
     marks: &mut Marks,
     neighbors: impl Iterator<Item = u32>,
     len: usize,
-    rows: &mut Vec<u32>,
-) {
-    rows.clear();
-    rows.resize(len, 0);
+    rows: &'r mut Vec<u32>,
+) -> &'r [u32] {
+    if rows.len() < len {
+        rows.resize(len, 0);
+    }
+    let (visited, walk) = (marks.visited.as_mut_slice(), marks.walk);
+    let room = rows.as_mut_slice();
     let mut count = 0;
     for neighbor in neighbors {
         // The next one overwrites what is not new.
-        if let Some(slot) = rows.get_mut(count) {
-            *slot = neighbor;
-        }
-        count += usize::from(marks.visit(neighbor));
+        let Some(slot) = room.get_mut(count) else { break };
+        *slot = neighbor;
+        let Some(last) = visited.get_mut(neighbor as usize) else { continue };
+        // Without a branch: half of the neighbors of a node are new, in no order.
+        count += usize::from(std::mem::replace(last, walk) != walk);
     }
-    rows.truncate(count);
+    room.get(..count).unwrap_or_default()
 }
 
 /// The memory of one search.
@@ -254,7 +273,7 @@ mod tests {
             beam.insert(key(distance));
         }
         assert!(!beam.admits(key(9.0)) && !beam.admits(key(10.0)) && beam.admits(key(8.0)));
-        assert_eq!(beam.peek(), Some(key(2.0)));
+        assert_eq!(beam.upcoming().collect::<Vec<_>>(), [key(2.0), key(5.0), key(9.0)]);
         assert_eq!(beam.pop(), Some(key(2.0)));
         beam.insert(key(1.0));
         assert_eq!(beam.pop(), Some(key(1.0)));

@@ -23,7 +23,7 @@ pub fn is_broken(what: &str) -> bool {
     env::var(BREAK).is_ok_and(|broken| broken == what)
 }
 
-/// How many executions each model has at the ordinary bound. A change of the code or of a model
+/// How many executions each model has at its own bound, which is the ordinary one but for one. A change of the code or of a model
 /// changes them; where it is for a reason, they are recorded anew, here and in ARCHITECTURE.md.
 const RECORDED: [(&str, u64); 45] = [
     ("acknowledged_means_visible_and_logged", 3_986),

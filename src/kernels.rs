@@ -436,15 +436,15 @@ pub fn prefetch<T>(values: &[T]) {
 /// [`prefetch`] of whole cache lines: `lines` begins where one does.
 #[inline]
 pub fn prefetch_lines(lines: &[u8]) {
+    let lines = lines.get(..PREFETCH_LINES_MAX * BLOCK_BYTES).unwrap_or(lines);
     // By three, which is what many codes have: 384 components, of which half is read.
     let (threes, rest) = lines.as_chunks::<{ 3 * BLOCK_BYTES }>();
-    for three in threes.iter().take(PREFETCH_LINES_MAX / 3) {
+    for three in threes {
         for line in 0..3 {
             prefetch_line(three.as_ptr().wrapping_add(line * BLOCK_BYTES));
         }
     }
-    let rest_max = PREFETCH_LINES_MAX.saturating_sub(3 * threes.len());
-    for line in rest.as_chunks::<BLOCK_BYTES>().0.iter().take(rest_max) {
+    for line in rest.as_chunks::<BLOCK_BYTES>().0 {
         prefetch_line(line.as_ptr());
     }
 }

@@ -1,6 +1,6 @@
 //! The rooms from inside, for this repository alone: the models of `loom-tests` and `shuttle-tests`
-//! (in builds with `--cfg loom` and `--cfg shuttle`), the benches and the fuzz targets (with the
-//! feature `internals`) reach what is not public by this door. It promises nothing: what it shows
+//! (in builds with `--cfg loom` and `--cfg shuttle`), the benches, the fuzz targets and some
+//! tests (with the feature `internals`) reach what is not public by this door. It promises nothing: what it shows
 //! changes with any commit.
 
 use std::{path::Path, sync::Arc};
@@ -78,7 +78,8 @@ mod models {
     }
 }
 
-/// What only the benches need: parts that are measured alone.
+/// What only the benches and the tests need: parts that are measured alone, and a switch for programs
+/// with many engines at once.
 #[cfg(all(feature = "internals", not(any(loom, shuttle))))]
 mod parts {
     use std::{path::Path, sync::Arc};

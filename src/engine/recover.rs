@@ -307,6 +307,11 @@ impl JudgedLog {
         Self::new(dir, bytes, Expected { file, first_seq, bound })
     }
 
+    /// How many records count, at most.
+    fn records_max(&self) -> u64 {
+        (self.end.last_seq.0 + 1).saturating_sub(self.expected.first_seq.0)
+    }
+
     /// The records that count, in order, for a store whose embeddings have dimension `dim`.
     pub fn records(&self, dim: usize) -> impl Iterator<Item = Result<LogRecord, TalaError>> {
         accepted_records(&self.bytes, &self.expected, &self.end).map(move |record| {
@@ -450,8 +455,7 @@ impl<'a> Preparer<'a> {
     fn ready(&mut self, intent: Intent, seq: SeqNo) -> Ready {
         let is_searchable = check_embedding(&intent.embedding, self.arena.dim()).is_ok();
         if is_searchable && self.codes.is_empty() {
-            let spent = std::mem::take(&mut *self.spent.0.lock());
-            self.codes.extend(spent.into_iter().map(|(_, code)| code));
+            self.codes.extend(self.spent.take_codes());
         }
         let code = is_searchable.then(|| self.arena.code_of(&intent.embedding, self.codes.pop()));
         Ready { intent, seq, code }
@@ -471,7 +475,22 @@ impl<'a> Preparer<'a> {
 /// Embeddings that are in the arena and codes, on their way back to the thread that allocated them: freed
 /// by the other one, they would make each thread wait for the other's allocator.
 #[derive(Default)]
-struct Spent(Mutex<Vec<(Vec<f32>, Code)>>);
+struct Spent(Mutex<Vec<Used>>);
+
+/// An embedding that is in the arena, and a code whose memory is not needed any more.
+type Used = (Vec<f32>, Code);
+
+impl Spent {
+    fn give_back(&self, used: Vec<Used>) {
+        self.0.lock().extend(used);
+    }
+
+    /// The memory of codes; that of the embeddings is freed here.
+    fn take_codes(&self) -> impl Iterator<Item = Code> {
+        let used = std::mem::take(&mut *self.0.lock());
+        used.into_iter().map(|(_, code)| code)
+    }
+}
 
 /// What a log record wants done.
 enum ReadyOp {
@@ -562,7 +581,7 @@ impl Recovered {
         }
         self.intents.reserve(fold.intents_count());
         self.index_map.rows.reserve(fold.intents_count());
-        self.arena.expect(u32::try_from(fold.intents_count()).unwrap_or(0));
+        self.arena.make_room_for(u32::try_from(fold.intents_count()).unwrap_or(0));
         let spent = Spent::default();
         let mut preparer = Preparer::new(self.arena.arena(), &spent);
         let mut intents = fold.intents();
@@ -573,13 +592,13 @@ impl Recovered {
             }))
         };
         produce_ahead(chunks_ahead(total), ready, |chunk| {
-            let mut done = Vec::with_capacity(chunk.len());
+            let mut used = Vec::with_capacity(chunk.len());
             for ready in chunk {
                 // Segments hold what the hot buffer need not.
-                let _ = self.take_in(ready?, &mut done)?;
+                let _ = self.take_in(ready?, &mut used)?;
                 self.report.from_segments += 1;
             }
-            spent.0.lock().extend(done);
+            spent.give_back(used);
             Ok::<(), TalaError>(())
         })?;
         if total > 0 {
@@ -599,6 +618,11 @@ impl Recovered {
         options: &EngineOptions,
     ) -> Result<(), TalaError> {
         let total = logs.iter().map(|log| log.bytes.len() as u64).sum();
+        // Outcomes and removals have no vector: there are so many at most.
+        let vector_bytes = (options.dim.max(1) * size_of::<f32>()) as u64;
+        let vectors = |log: &JudgedLog| log.records_max().min(log.end.accepted_len / vector_bytes);
+        let vectors = logs.iter().map(vectors).sum::<u64>();
+        self.arena.make_room_for(u32::try_from(vectors).unwrap_or(0));
         let mut done = 0;
         for log in logs {
             options.report(OpenProgress::Logs { done, total });
@@ -634,13 +658,10 @@ impl Recovered {
         if log.is_live {
             self.report.was_clean = matches!(end.ending, Ending::Clean(_));
         }
-        let count = (end.last_seq.0 + 1).saturating_sub(log.expected.first_seq.0) as usize;
+        let count = log.records_max() as usize;
         self.intents.reserve(count);
         self.index_map.rows.reserve(count);
         self.hot.reserve(count);
-        // Not every record has a vector.
-        let vectors = end.accepted_len / (options.dim.max(1) * size_of::<f32>()) as u64;
-        self.arena.expect(u32::try_from(vectors.min(count as u64)).unwrap_or(0));
         let spent = Spent::default();
         let mut preparer = Preparer::new(self.arena.arena(), &spent);
         let mut records = log.records(options.dim);
@@ -652,10 +673,10 @@ impl Recovered {
         };
         let mut has_writes = false;
         produce_ahead(chunks_ahead(end.accepted_len), ready, |chunk| {
-            let mut done = Vec::with_capacity(chunk.len());
+            let mut used = Vec::with_capacity(chunk.len());
             for op in chunk {
                 let op = match op? {
-                    ReadyOp::Insert(ready) => Some(self.take_in(ready, &mut done)?),
+                    ReadyOp::Insert(ready) => Some(self.take_in(ready, &mut used)?),
                     ReadyOp::Change(op) => self.tables().apply(op),
                     ReadyOp::Nothing => continue,
                 };
@@ -665,7 +686,7 @@ impl Recovered {
                     self.hot.apply(op);
                 }
             }
-            spent.0.lock().extend(done);
+            spent.give_back(used);
             Ok::<(), TalaError>(())
         })?;
         self.last_seq = self.last_seq.max(end.last_seq);
@@ -698,17 +719,13 @@ impl Recovered {
         self.take_in(ready, &mut Vec::new())
     }
 
-    fn take_in(
-        &mut self,
-        ready: Ready,
-        spent: &mut Vec<(Vec<f32>, Code)>,
-    ) -> Result<HotOp, TalaError> {
+    fn take_in(&mut self, ready: Ready, used: &mut Vec<Used>) -> Result<HotOp, TalaError> {
         let Ready { mut intent, seq, code } = ready;
         let embedding = std::mem::take(&mut intent.embedding);
         let vector = match code {
             Some(code) => {
                 let (row, code) = self.arena.push_coded(&embedding, code, intent.id, seq.0)?;
-                spent.push((embedding, code));
+                used.push((embedding, code));
                 Vector::Row(row)
             }
             None => Vector::Own(embedding.into_boxed_slice()),

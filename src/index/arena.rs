@@ -284,10 +284,11 @@ impl ArenaWriter {
         &self.arena
     }
 
-    /// Makes room for the vectors and codes of so many more rows at once, where all of them are about
-    /// to be pushed. Where there is none now, each push looks for its own.
-    pub fn expect(&mut self, more: u32) {
-        let _ = self.rows.expect(more);
+    /// Makes room at once, in large pages, for the vectors and codes of so many more rows, which are about
+    /// to be pushed; of what is never pushed no memory is used. Where there is no room now, each push
+    /// looks for its own.
+    pub fn make_room_for(&mut self, more: u32) {
+        let _ = self.rows.make_room_for(more);
     }
 
     /// Appends a row that is visible from sequence number `born` on.
@@ -433,7 +434,7 @@ mod tests {
         };
         let (pushed, mut pusher) = Arena::new(70);
         let (coded, mut writer) = Arena::new(70);
-        writer.expect(5_000);
+        writer.make_room_for(5_000);
         let mut spent = None;
         for row in 0..200 {
             pusher.push(&vector(row), id(row), 1).unwrap();
@@ -446,6 +447,25 @@ mod tests {
             assert_eq!(coded.code(new.0), pushed.code(new.0));
             assert_eq!(coded.coding(new.0), pushed.coding(new.0));
         }
+    }
+
+    #[test]
+    fn codes_of_one_moment_lead_to_later_rows_as_well() {
+        let (arena, mut writer) = Arena::new(70);
+        let mut push =
+            |row: u16| writer.push(&[f32::from(row) + 1.0; 70], id(row as u8), 1).unwrap();
+        push(0);
+        let codes = arena.codes();
+        // Some in the bucket that there was, some in later ones.
+        for row in 1..3_000 {
+            push(row);
+        }
+        for row in 0..3_000 {
+            let (code, scale) = codes.get(row).unwrap();
+            assert!(std::ptr::eq(code, arena.code(row).unwrap()));
+            assert!(std::ptr::eq(scale, arena.scale_slot(row).unwrap()));
+        }
+        assert!(codes.get(3_000).is_none());
     }
 
     #[test]

@@ -33,8 +33,8 @@ const AHEAD: usize = 8;
 /// Rows that are looked at in one go: the neighbors of a node, mostly.
 const CHUNK: usize = 32;
 
-/// With more bytes of codes than this, walks fetch most of what they read from memory. Few in tests,
-/// so that theirs do as well.
+/// Where walks read codes of more bytes than this in all, they fetch most of it from memory. Few in
+/// tests, so that theirs do as well.
 const FAR_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 16 << 20 };
 
 /// What rounding adds to the difference of two similarities in f32, of vectors of `dim` components:
@@ -87,13 +87,15 @@ impl Coded {
 pub(super) struct Ruler<'a, M> {
     pub(super) arena: &'a Arena,
     pub(super) point: Point<'a>,
-    codes: Codes<'a>,
+    /// Where distances are between codes.
+    codes: Option<Codes<'a>>,
     metric: PhantomData<M>,
 }
 
 impl<'a, M: Metric> Ruler<'a, M> {
     pub(super) fn new(arena: &'a Arena, point: Point<'a>) -> Self {
-        Self { arena, point, codes: arena.codes(), metric: PhantomData }
+        let codes = matches!(point, Point::Coded(..)).then(|| arena.codes());
+        Self { arena, point, codes, metric: PhantomData }
     }
 
     /// The key of a row.
@@ -133,9 +135,9 @@ impl<'a, M: Metric> Ruler<'a, M> {
     /// Asks for what [`Ruler::keys_on_walk`] will read of these rows.
     #[inline]
     pub(super) fn prefetch_on_walk(&self, rows: impl Iterator<Item = u32>) {
-        let Point::Coded(_, _, detail) = self.point else { return };
+        let (Point::Coded(_, _, detail), Some(codes)) = (self.point, &self.codes) else { return };
         for row in rows {
-            let Some((code, scale)) = self.codes.get(row) else { continue };
+            let Some((code, scale)) = codes.get(row) else { continue };
             prefetch_start(scale);
             match detail {
                 Detail::High => prefetch_lines(code.get(..code.len() / 2).unwrap_or_default()),
@@ -194,10 +196,11 @@ impl<'a, M: Metric> Ruler<'a, M> {
         scale: f32,
         keys: &mut Vec<Key>,
     ) {
+        let Some(all) = &self.codes else { return };
         let mut codes: [&[u8]; CHUNK] = [&[]; CHUNK];
         let mut scales: [Option<&AtomicU32>; CHUNK] = [None; CHUNK];
         for ((code, scale), row) in codes.iter_mut().zip(&mut scales).zip(rows) {
-            if let Some((whole, slot)) = self.codes.get(*row) {
+            if let Some((whole, slot)) = all.get(*row) {
                 (*code, *scale) = (part_of(whole), Some(slot));
                 prefetch_start(slot);
             }

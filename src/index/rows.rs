@@ -55,7 +55,7 @@ pub(crate) struct Rows {
 
 // SAFETY: the only cells are `quads` and `codes` (and `watched`, their shadow). They are written by
 // `RowsWriter::stage` alone, at the row number `len`, through `&mut` of the one writer, and read by
-// `Rows::get` and `Rows::code` alone, below `len`. `len` is raised with Release after the row is written and read
+// `Rows::get`, `Rows::code_at` and `Codes::get_at` alone, below `len`. `len` is raised with Release after the row is written and read
 // with Acquire before it is used, so each write happens before every read of the same row, and two
 // writes of a row are of one thread.
 unsafe impl Sync for Rows {}
@@ -197,8 +197,8 @@ impl RowsWriter {
         let (first, first_of_code) = (quads.as_ptr(), codes.as_ptr());
         // SAFETY: `quads` has room for `dim` floats or more, and there are `dim` values or fewer;
         // `codes` has room for `code_bytes`, and the code has as many or fewer. No reference into
-        // this row exists: `get` and `code` give none at or above `len`, and this row's number is
-        // `len`; so what is copied from does not overlap it either. No other thread writes: `self`
+        // this row exists: `get`, `code_at` and `Codes::get_at` give none at or above `len`, now or
+        // as it was, and this row's number is `len`; so what is copied from does not overlap it either. No other thread writes: `self`
         // is the only writer, borrowed mutably.
         unsafe {
             fill(UnsafeCell::raw_get(first).cast::<f32>(), quads.len() * QUAD_FLOATS, values);
@@ -209,7 +209,7 @@ impl RowsWriter {
     }
 
     /// Makes room for so many more rows, which are about to come: see [`Columns::reserve_to_fill`].
-    pub(crate) fn expect(&self, more: u32) -> Result<(), Full> {
+    pub(crate) fn make_room_for(&self, more: u32) -> Result<(), Full> {
         let end = self.rows.len.load(Ordering::Relaxed).checked_add(more).ok_or(Full::Rows)?;
         self.rows.quads.reserve_to_fill(end)?;
         self.rows.codes.reserve_to_fill(end)

@@ -67,9 +67,8 @@ impl Marks {
     /// Whether this walk comes by `row` for the first time.
     #[inline]
     pub(super) fn visit(&mut self, row: u32) -> bool {
-        let Some(last) = self.visited.get_mut(row as usize) else { return false };
-        // Without a branch: half of the neighbors of a node are new, in no order.
-        std::mem::replace(last, self.walk) != self.walk
+        let last = self.visited.get_mut(row as usize);
+        last.is_some_and(|last| is_first_visit(last, self.walk))
     }
 }
 
@@ -174,7 +173,15 @@ pub(super) struct Trail {
     pub(super) keys: Vec<Key>,
 }
 
-/// Puts those of `neighbors`, `len` at most, into `rows` that the walk comes by for the first time.
+/// Whether the last walk that came by was another, and from now on it is this one. Without a branch: half of
+/// the neighbors of a node are new, in no order.
+#[inline]
+fn is_first_visit(last: &mut u8, walk: u8) -> bool {
+    std::mem::replace(last, walk) != walk
+}
+
+/// Those of `neighbors`, `len` at most, that the walk comes by for the first time, in the memory of `rows`,
+/// which may hold older ones behind them.
 #[inline]
 pub(super) fn take_new<'r>(
     marks: &mut Marks,
@@ -193,8 +200,7 @@ pub(super) fn take_new<'r>(
         let Some(slot) = room.get_mut(count) else { break };
         *slot = neighbor;
         let Some(last) = visited.get_mut(neighbor as usize) else { continue };
-        // Without a branch: half of the neighbors of a node are new, in no order.
-        count += usize::from(std::mem::replace(last, walk) != walk);
+        count += usize::from(is_first_visit(last, walk));
     }
     room.get(..count).unwrap_or_default()
 }

@@ -15,7 +15,7 @@ use memmap2::MmapMut;
 
 use super::columns::Full;
 
-/// From this size on memory that is walked over is asked of the system in large pages: the size of
+/// From this size on memory is asked of the system in large pages where that is wanted: the size of
 /// one, where there are any.
 const LARGE_BYTES: usize = 2 << 20;
 
@@ -60,6 +60,14 @@ impl<T: bytemuck::Zeroable> Zeroed<T> {
         let values: Box<[T]> = bytemuck::try_zeroed_slice_box(len).map_err(|()| Full::Memory)?;
         let start = NonNull::from(Box::leak(values)).cast::<T>();
         Ok(Self { start, len, map: None })
+    }
+}
+
+#[cfg(test)]
+impl<T> Zeroed<T> {
+    /// Whether it is a map, which is so where large pages were asked for.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.map.is_some()
     }
 }
 

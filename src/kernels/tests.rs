@@ -250,6 +250,9 @@ fn the_portable_path_is_the_last_and_anything_may_be_prefetched() {
     assert_eq!(Path::available().next(), Some(Path::best()));
     prefetch::<u8>(&[]);
     prefetch(&[1_u8; 5_000]);
+    for len in [0, 63, 64, 192, 1_024, 1_152, 5_000] {
+        prefetch_lines(&[1; 5_000][..len]);
+    }
     prefetch(&[std::sync::atomic::AtomicU32::new(1)]);
 }
 

@@ -528,7 +528,8 @@ pub fn in_parallel<T: Send>(
     place: impl Fn(&T) -> String + Sync,
     work: impl Fn(T) + Sync,
 ) {
-    // A caller and a writer that are awake for each other take the processors from the other checkers.
+    // A caller and a writer that are awake for each other take the processors from the other checkers. From
+    // here on for the whole program; others, such as `store`, keep staying awake.
     stay_awake_never();
     let failure: Mutex<Option<String>> = Mutex::new(None);
     let (sender, receiver) = sync_channel::<T>(WAITING);

@@ -12,7 +12,7 @@ use std::{
 use crate::common::{Random, TestDir, id};
 use crate::simulated::{Change, Event, Op, SimDisk};
 use tala_core::{Intent, IntentStore, StopCause, StorageOperation, TalaError};
-use tala_store::{EngineOptions, RecoveryWarning, StorageEngine, rooms::Disk};
+use tala_store::{Durability, EngineOptions, RecoveryWarning, StorageEngine, rooms::Disk};
 
 const DIM: usize = 512;
 const BATCH: u64 = 16;
@@ -120,6 +120,29 @@ fn a_failed_sync_of_what_is_prepared_ends_the_engine() {
     let engine = open(&SimDisk::of(disk.volume())).unwrap();
     let len = engine.len() as u64;
     assert!(len == batches * BATCH || len == (batches + 1) * BATCH, "{len}");
+}
+
+/// Where nothing is synced, the sync that ends a log would have all of it to write.
+#[test]
+fn what_is_not_synced_is_written_back_step_by_step() {
+    const STEP: u64 = 1 << 20;
+    let disk = SimDisk::new();
+    let on_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let options = options().durability(Durability::Os).disk(on_disk);
+    let engine = options.open(Path::new("/data/store")).unwrap();
+    let mut log_bytes = 0;
+    for batch in 0..80 {
+        engine.insert_batch(intents(batch)).unwrap();
+        log_bytes += BATCH * 4 * DIM as u64;
+        let begun = disk.begun();
+        let mut next = 0;
+        for step in &begun {
+            assert!(step.start == next && step.end - step.start >= STEP, "{begun:?}");
+            next = step.end;
+        }
+        assert!(log_bytes < next + STEP, "{log_bytes} bytes of embeddings, and {begun:?}");
+    }
+    assert!(log_bytes > 2 * STEP);
 }
 
 /// Intents of a segment whose logs are long enough to be kept for their blocks.

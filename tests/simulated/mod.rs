@@ -11,6 +11,7 @@ use std::{
     fmt,
     fs::TryLockError,
     io::{self, ErrorKind},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -109,6 +110,8 @@ struct State {
     events: Vec<Event>,
     /// Kinds and paths of all that was asked for, in order.
     asked: Vec<(Kind, PathBuf)>,
+    /// What the disk was to begin to write of some file, in order.
+    begun: Vec<Range<u64>>,
     plan: Option<Plan>,
     /// Operations of this kind are said to be done and are not.
     forgotten: Option<Kind>,
@@ -163,6 +166,7 @@ impl SimDisk {
             handles: 0,
             events: Vec::new(),
             asked: Vec::new(),
+            begun: Vec::new(),
             plan: None,
             forgotten: None,
             failed: Vec::new(),
@@ -284,6 +288,11 @@ impl SimDisk {
     /// Writes down that a step has begun or is done.
     pub fn mark(&self, mark: Mark) {
         self.state().events.push(Event::Mark(mark));
+    }
+
+    /// What the disk was to begin to write, of whichever file, in order.
+    pub fn begun(&self) -> Vec<Range<u64>> {
+        self.state().begun.clone()
     }
 
     /// What has happened so far.
@@ -647,6 +656,11 @@ impl DiskFile for Handle {
 
     fn sync_all(&self) -> io::Result<()> {
         self.sync()
+    }
+
+    /// What survives a cut does not depend on it.
+    fn begin_write_back(&self, offset: u64, len: u64) {
+        self.disk.state().begun.push(offset..offset + len);
     }
 
     fn drop_cached(&self) -> io::Result<()> {

@@ -99,7 +99,7 @@ pub struct Options {
     python: PathBuf,
 }
 
-/// Ours, which must not fail; the others may.
+/// Ours, which must not fail; the others may, `tala-store-wide` among them.
 const OURS: &str = "tala-store";
 
 /// The competitors of this program, in the order of the tables.

@@ -23,8 +23,9 @@ pub fn is_broken(what: &str) -> bool {
     env::var(BREAK).is_ok_and(|broken| broken == what)
 }
 
-/// How many executions each model has at its own bound, which is the ordinary one but for one. A change of the code or of a model
-/// changes them; where it is for a reason, they are recorded anew, here and in ARCHITECTURE.md.
+/// How many executions each model has at its own bound, which is the ordinary one but for one. A
+/// change of the code or of a model changes them; where it is for a reason, they are recorded anew,
+/// here and in ARCHITECTURE.md.
 const RECORDED: [(&str, u64); 45] = [
     ("acknowledged_means_visible_and_logged", 3_986),
     ("what_is_in_a_map_is_found_by_a_search", 1_378),

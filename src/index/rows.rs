@@ -55,9 +55,9 @@ pub(crate) struct Rows {
 
 // SAFETY: the only cells are `quads` and `codes` (and `watched`, their shadow). They are written by
 // `RowsWriter::stage` alone, at the row number `len`, through `&mut` of the one writer, and read by
-// `Rows::get`, `Rows::code_at` and `Codes::get_at` alone, below `len`. `len` is raised with Release after the row is written and read
-// with Acquire before it is used, so each write happens before every read of the same row, and two
-// writes of a row are of one thread.
+// `Rows::get`, `Rows::code_at` and `Codes::get_at` alone, below `len`. `len` is raised with Release
+// after the row is written and read with Acquire before it is used, so each write happens before
+// every read of the same row, and two writes of a row are of one thread.
 unsafe impl Sync for Rows {}
 
 /// The one writer of a [`Rows`].
@@ -198,8 +198,8 @@ impl RowsWriter {
         // SAFETY: `quads` has room for `dim` floats or more, and there are `dim` values or fewer;
         // `codes` has room for `code_bytes`, and the code has as many or fewer. No reference into
         // this row exists: `get`, `code_at` and `Codes::get_at` give none at or above `len`, now or
-        // as it was, and this row's number is `len`; so what is copied from does not overlap it either. No other thread writes: `self`
-        // is the only writer, borrowed mutably.
+        // as it was, and this row's number is `len`; so what is copied from does not overlap it
+        // either. No other thread writes: `self` is the only writer, borrowed mutably.
         unsafe {
             fill(UnsafeCell::raw_get(first).cast::<f32>(), quads.len() * QUAD_FLOATS, values);
             fill(UnsafeCell::raw_get(first_of_code).cast::<u8>(), rows.code_bytes, code);

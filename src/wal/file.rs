@@ -85,8 +85,8 @@ pub trait LogFile: Send {
     /// no segment covers.
     fn sealed(&mut self) {}
 
-    /// Whether the room that was prepared in the file is used up, much is to come before a segment covers it, and in the next one some is ready:
-    /// going on there makes syncs faster.
+    /// Whether the room that was prepared in the file is used up, much is to come before a segment
+    /// covers it, and in the next one some is ready: going on there makes syncs faster.
     fn is_used_up(&mut self) -> bool {
         false
     }
